@@ -1,0 +1,1 @@
+"""Batches of DICOM series: opening, checking, reading as volumes, and writing typed results."""
