@@ -1,0 +1,103 @@
+"""``kaapana-nb run``: a notebook's algorithm over a batch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kaapana_nb.errors import UsageError
+
+if TYPE_CHECKING:
+    from kaapana_nb.data.batch import Batch
+
+_EPILOG = """\
+example:
+  kaapana-nb run notebooks/otsus_method.ipynb --batch DIR -p inside=0 -p outside=1 --jobs 4
+
+DIR is a workflow run (<run>/batch/<series>/get-input-data/). Results go to <series>/<operator>/, the executed
+notebook and run-report.json to <run>/<operator>/. Results of an earlier run of the same operator are replaced.
+Exit codes: 0 every element succeeded, 1 an element or a cell failed, 2 wrong call, 126 nothing to do.
+"""
+
+
+def register(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "run",
+        help="run a notebook's algorithm over a batch",
+        description="Run a notebook's algorithm over a batch, in parallel; one element's failure is never another's.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("notebook", type=Path)
+    add_batch_arguments(parser)
+    parser.add_argument("--out", metavar="NAME", help="name of the results' directory (default: the algorithm's name)")
+    parser.add_argument("--jobs", type=int, metavar="N", help="elements that run at once (default: the CPUs)")
+    parser.add_argument("--json", action="store_true", help="print one object with the outcome per element")
+    parser.set_defaults(handler=handle)
+
+
+def add_batch_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of every command that runs a notebook on a batch."""
+    parser.add_argument("--batch", type=Path, required=True, metavar="DIR", help="a workflow run's directory")
+    parser.add_argument("--in", dest="input_name", metavar="NAME", help="the operator whose results are the input")
+    parser.add_argument(
+        "-p",
+        dest="parameters",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a parameter of the algorithm; may be repeated",
+    )
+
+
+def parse_parameters(texts: list[str]) -> dict[str, str]:
+    """``["inside=0"]`` -> ``{"inside": "0"}``."""
+    values = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise UsageError(f"-p {text!r} is no NAME=VALUE.", "Write for example -p inside=0.")
+        values[name] = value
+    return values
+
+
+def open_batch(path: Path, input_name: str | None) -> Batch:
+    """The batch of ``--batch``, in the platform's layout."""
+    from kaapana_nb.data.batch import Batch
+
+    return Batch.open(path, input_name=input_name)
+
+
+def handle(args: argparse.Namespace) -> int:
+    from kaapana_nb.work.execute import check_parameters, environment_for, execute, remove_output
+    from kaapana_nb.work.notebook import NotebookSpec
+    from kaapana_nb.work.run import check_writable
+
+    spec = NotebookSpec.read(args.notebook)
+    algorithm = spec.require_algorithm()
+    parameters = parse_parameters(args.parameters)
+    check_parameters(spec, parameters)
+    if args.jobs is not None and args.jobs < 1:
+        raise UsageError(f"--jobs is {args.jobs}; a whole number from 1 on was expected.", "Leave --jobs out.")
+    batch = open_batch(args.batch, args.input_name).with_output(args.out or algorithm.name)
+    check_writable(batch)
+    remove_output(batch)
+    base = {**os.environ, "KAAPANA_NB_PROGRESS": "log"}
+    if args.jobs is not None:
+        base["KAAPANA_NB_JOBS"] = str(args.jobs)
+    environ = environment_for(
+        batch.run_dir,
+        batch.batch_dir.name,
+        output_name=batch.output_name,
+        input_name=args.input_name,
+        parameters=parameters,
+        base=base,
+    )
+    result = execute(args.notebook, environ, log=lambda line: print(line, file=sys.stderr, flush=True))
+    if result.report is not None:
+        print(json.dumps(result.report.to_json(), indent=1) if args.json else result.report)
+    return result.exit_code
