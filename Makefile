@@ -39,5 +39,5 @@ bench:  ## benchmarks of what users wait on
 	@$(BIN)/pytest tests/bench -q
 
 lock:  ## write requirements.lock from pyproject.toml (needs uv)
-	@printf 'hatchling>=1.27\n' | uv pip compile -q --universal --generate-hashes --no-header --no-annotate \
+	@printf 'hatchling>=1.27\neditables>=0.5\n' | uv pip compile -q --universal --generate-hashes --no-header --no-annotate \
 		--no-emit-index-url --python-version 3.11 --extra dev pyproject.toml - -o requirements.lock

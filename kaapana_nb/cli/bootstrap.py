@@ -368,7 +368,7 @@ def _run(command: list[str]) -> None:
         shown = "\n".join(lines[-12:])
         raise SetupError(
             f"{' '.join(command[:4])} … failed with exit code {result.returncode}:\n{shown}",
-            "Check that PyPI (or your mirror of it, set as for pip or uv) can be reached, then run make again.",
+            "If PyPI (or your mirror of it, set as for pip) was not reached, see to that; then run make again.",
         )
 
 
