@@ -19,7 +19,7 @@ from kaapana_nb.contract.names import directory_name
 from kaapana_nb.errors import BatchError, DicomError, KaapanaNbError
 
 if TYPE_CHECKING:
-    import SimpleITK as sitk
+    import SimpleITK as sitk  # noqa: N813
 
     from kaapana_nb.data.header import InstanceHeader
     from kaapana_nb.data.volume import SeriesVolume
@@ -130,7 +130,7 @@ class BatchElement:
         path = self._image_file()
         if path is None:
             return self.volume().to_image()
-        import SimpleITK as sitk
+        import SimpleITK as sitk  # noqa: N813
 
         try:
             return sitk.ReadImage(str(path))
@@ -176,7 +176,9 @@ class Batch:
     context: RunContext | None = None
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, input_name: str | None = None, output_name: str | None = None) -> Batch:
+    def open(
+        cls, path: str | os.PathLike[str], *, input_name: str | None = None, output_name: str | None = None
+    ) -> Batch:
         """Open the batch of a run directory, or a batch directory itself.
 
         Parameters
@@ -221,6 +223,7 @@ class Batch:
             When there is no batch or no element in it.
         """
         context = RunContext.from_environ(environ)
+        context = replace(context, environ=dict(context.environ))  # a batch travels to worker processes by pickle
         if not context.batch_dir.is_dir():
             raise BatchError(
                 f"The batch {context.batch_dir} does not exist.",

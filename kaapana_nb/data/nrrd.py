@@ -1,15 +1,17 @@
-"""Writing NRRD (Nearly Raw Raster Data, http://teem.sourceforge.net/nrrd/format.html), fast and the same bytes each time."""
+"""Writing NRRD (http://teem.sourceforge.net/nrrd/format.html), fast and the same bytes each time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from isal import isal_zlib
-from numpy.typing import NDArray
 
 from kaapana_nb.errors import AlgorithmError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _TYPES = {
     "int8": "signed char", "uint8": "unsigned char", "int16": "short", "uint16": "unsigned short", "int32": "int",
@@ -51,7 +53,8 @@ def write_nrrd(
     type_name = _TYPES.get(array.dtype.newbyteorder("=").name)
     if type_name is None:
         raise AlgorithmError(
-            f"An image of element type {array.dtype} cannot be written as NRRD; one of {', '.join(_TYPES)} was expected.",
+            f"An image of element type {array.dtype} cannot be written as NRRD; "
+            f"one of {', '.join(_TYPES)} was expected.",
             "Cast the result, e.g. sitk.Cast(image, sitk.sitkFloat32).",
         )
     dimension = array.ndim - (1 if vector else 0)
@@ -75,7 +78,7 @@ def write_nrrd(
         f"space origin: ({','.join(_text(value) for value in origin)})",
     ]
     file.write(("\n".join(lines) + "\n\n").encode("ascii"))
-    data = memoryview(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))).cast("B")
+    data = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
     if not compress:
         file.write(data)
         return

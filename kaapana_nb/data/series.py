@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kaapana_nb.data.header import InstanceHeader
 from kaapana_nb.data.volume import SeriesVolume
 from kaapana_nb.errors import DicomError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from kaapana_nb.data.header import InstanceHeader
 
 
 def read_series(headers: Sequence[InstanceHeader]) -> SeriesVolume:

@@ -10,7 +10,7 @@ import numpy as np
 from kaapana_nb.errors import BatchError
 
 if TYPE_CHECKING:
-    import SimpleITK as sitk
+    import SimpleITK as sitk  # noqa: N813
     from numpy.typing import NDArray
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -77,7 +77,12 @@ class SeriesVolume:
         """
         if self.slope == 1 and self.intercept == 0:
             return self.array
-        if self.array.dtype.kind in "iub" and self.slope.is_integer() and self.intercept.is_integer() and self.array.size:
+        if (
+            self.array.dtype.kind in "iub"
+            and float(self.slope).is_integer()
+            and float(self.intercept).is_integer()
+            and self.array.size
+        ):
             slope, intercept = int(self.slope), int(self.intercept)
             ends = [int(self.array.min()) * slope + intercept, int(self.array.max()) * slope + intercept]
             low, high = min(ends), max(ends)
@@ -89,7 +94,7 @@ class SeriesVolume:
 
     def to_image(self, *, rescale: bool = True) -> sitk.Image:
         """The volume as a SimpleITK image of equal geometry; real values unless `rescale` is false."""
-        import SimpleITK as sitk
+        import SimpleITK as sitk  # noqa: N813
 
         array = self.rescaled() if rescale else self.array
         if array.dtype.kind == "b":
@@ -111,12 +116,13 @@ class SeriesVolume:
         BatchError
             When the image has more than three dimensions.
         """
-        import SimpleITK as sitk
+        import SimpleITK as sitk  # noqa: N813
 
         dimension = image.GetDimension()
         if dimension not in (2, 3):
             raise BatchError(
-                f"The image has {dimension} dimensions; 2 or 3 were expected.", "Extract one volume first: image[..., 0]."
+                f"The image has {dimension} dimensions; 2 or 3 were expected.",
+                "Extract one volume first: image[..., 0].",
             )
         array = sitk.GetArrayFromImage(image)
         spacing, origin, direction = image.GetSpacing(), image.GetOrigin(), image.GetDirection()

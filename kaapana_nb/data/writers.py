@@ -130,7 +130,7 @@ def _no_writer(key: str) -> AlgorithmError:
 
 
 def _write_image(image: Any, file: BinaryIO) -> None:
-    import SimpleITK as sitk
+    import SimpleITK as sitk  # noqa: N813
 
     from kaapana_nb.data.nrrd import write_nrrd
 
@@ -202,7 +202,8 @@ def _jsonable(value: Any, where: str) -> Any:
     if type(value).__module__.startswith("pydicom."):
         return str(value)
     raise AlgorithmError(
-        f"A result holds a {type(value).__name__} at {where or 'its top'}; text, numbers, lists and dicts were expected.",
+        f"A result holds a {type(value).__name__} at {where or 'its top'}; text, numbers, lists and dicts "
+        "were expected.",
         "Convert it, e.g. str(value) or list(value).",
     )
 
