@@ -39,7 +39,7 @@ def atomic_file(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
             if temporary is None:
                 temporary = _part_name(path)
-                os.link(f"/proc/self/fd/{file.fileno()}", temporary, follow_symlinks=True)
+                _link(file.fileno(), temporary)
             temporary.replace(path)
             temporary = None
     finally:
@@ -56,6 +56,19 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
 
 def _part_name(path: Path) -> Path:
     return path.parent / f".{path.name[:200]}.{secrets.token_hex(4)}.part"
+
+
+def _link(descriptor: int, path: Path) -> None:
+    """Give an open nameless file its first name (linkat(2) with AT_SYMLINK_FOLLOW).
+
+    A directory's descriptor is passed only because Python calls linkat for no other reason; the
+    source is an absolute path.
+    """
+    directory = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.link(f"/proc/self/fd/{descriptor}", path, src_dir_fd=directory, follow_symlinks=True)
+    finally:
+        os.close(directory)
 
 
 def _sync_directory(directory: Path) -> None:

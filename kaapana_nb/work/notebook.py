@@ -348,7 +348,7 @@ def _signature_only(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Any:
     )
     module = ast.fix_missing_locations(ast.Module(body=[bare], type_ignores=[]))
     names = _Names(_KNOWN)
-    exec(compile(module, "<signature>", "exec"), {"__builtins__": {}}, names)  # noqa: S102 - no calls, no attributes
+    exec(compile(module, "<signature>", "exec", dont_inherit=True), {"__builtins__": {}}, names)  # noqa: S102 - no calls, no attributes
     return names[node.name]
 
 
