@@ -1,0 +1,66 @@
+"""``kaapana-nb export``: a notebook becomes the files of a processing container."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kaapana_nb.contract.profiles import DEFAULT_PROFILE, PROFILES, profile
+
+if TYPE_CHECKING:
+    from kaapana_nb.ship.export import ExtensionFiles
+
+_EPILOG = """\
+example:
+  kaapana-nb export notebooks/otsus_method.ipynb -o extension --batch DIR
+
+Writes processing-containers/<name>/{Dockerfile,files/} below the directory. With --batch, every file is searched
+for the identifiers of that batch's patients first; secrets are always searched for.
+"""
+
+
+def register(subparsers: Any) -> None:
+    parser = subparsers.add_parser(
+        "export",
+        help="write the processing container's files",
+        description="Write a notebook as a processing container: no output, no patient's data, the versions installed.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("-o", dest="directory", type=Path, required=True, metavar="DIR", help="directory to write to")
+    add_export_arguments(parser)
+    parser.add_argument("--batch", type=Path, metavar="DIR", help="batch whose patients' identifiers must not leave")
+    parser.set_defaults(handler=handle)
+
+
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of every command that exports."""
+    parser.add_argument("--platform", choices=sorted(PROFILES), default=DEFAULT_PROFILE, help="generation of Kaapana")
+    parser.add_argument(
+        "--allow", action="append", default=[], metavar="FINGERPRINT", help="take one finding of the privacy scan"
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite exported files that were edited since")
+
+
+def export_checked(args: argparse.Namespace) -> ExtensionFiles:
+    """Render the extension and search it for what must not leave; nothing is written yet."""
+    from kaapana_nb.ship.export import export_notebook
+    from kaapana_nb.ship.guard import guard
+
+    extension = export_notebook(args.notebook, profile(args.platform))
+    guard(extension, batch=args.batch, allowed=frozenset(args.allow))
+    return extension
+
+
+def handle(args: argparse.Namespace) -> int:
+    from kaapana_nb.ship.export import write_extension
+
+    extension = export_checked(args)
+    paths = write_extension(extension, args.directory, force=args.force)
+    print(f"{extension.name} {extension.version} for Kaapana {extension.profile}:", file=sys.stderr)
+    for path in paths:
+        print(path)
+    return 0
