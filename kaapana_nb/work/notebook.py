@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import typing
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -169,9 +170,11 @@ def _parse(path: Path, cell: Cell) -> ast.Module:
     from IPython.core.inputtransformer2 import TransformerManager
 
     try:
-        python: str = TransformerManager().transform_cell(cell.source)
-        return ast.parse(python)
-    except (SyntaxError, ValueError, RecursionError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a cell with odd line ends is judged by the parser below
+            python: str = TransformerManager().transform_cell(cell.source)
+            return ast.parse(python)
+    except Exception as error:
         line = getattr(error, "lineno", None) or 1
         message = getattr(error, "msg", None) or "this is not Python"
         raise NotebookError(

@@ -91,7 +91,7 @@ class RunReport:
             "version": self.version,
             "parameters": dict(self.parameters),
             "output_dir": self.output_dir,
-            "seconds": round(self.seconds, 3),
+            "seconds": self.seconds,
             "elements": [asdict(outcome) | {"outputs": list(outcome.outputs)} for outcome in self.elements],
         }
 

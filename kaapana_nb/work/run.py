@@ -24,6 +24,9 @@ from kaapana_nb.work.progress import Progress, progress_for
 from kaapana_nb.work.report import REPORT_FILE, ElementOutcome, RunReport
 from kaapana_nb.work.worker import Job, crashed, pack, run_element, run_whole_batch, start_worker
 
+_PRELOADED = ("SimpleITK", "pydicom", "pandas", "matplotlib.figure")
+"""Slow imports that workers inherit when this process has them already."""
+
 _MEMORY_SHARE = 0.8
 """Part of the free memory that elements running at once may take by their own declaration."""
 
@@ -101,7 +104,7 @@ def run(
         parameters=values,
         output_dir=batch.output_name,
         elements=tuple(outcomes),
-        seconds=time.monotonic() - start,
+        seconds=round(time.monotonic() - start, 3),
     )
     report.save(batch.output_dir / REPORT_FILE)
     return report
@@ -222,7 +225,7 @@ def _run_in_processes(tasks: Sequence[_Task], workers: int, progress: Progress) 
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """A process pool whose processes are gone when the block ends, also when it ends by an interrupt."""
     context = multiprocessing.get_context("forkserver")
-    preload = ["kaapana_nb.work.worker", *(["SimpleITK"] if "SimpleITK" in sys.modules else [])]
+    preload = ["kaapana_nb.work.worker", *(module for module in _PRELOADED if module in sys.modules)]
     context.set_forkserver_preload(preload)
     before = set(multiprocessing.active_children())
     threads = max(1, Settings.from_environ().jobs // workers)
