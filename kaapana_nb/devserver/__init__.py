@@ -1,0 +1,1 @@
+"""JupyterLab sessions: configuration, start, readiness, and an end that leaves no process."""
