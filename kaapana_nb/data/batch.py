@@ -19,7 +19,7 @@ from kaapana_nb.contract.names import directory_name
 from kaapana_nb.errors import BatchError, DicomError, KaapanaNbError
 
 if TYPE_CHECKING:
-    import SimpleITK as sitk  # noqa: N813
+    import SimpleITK as sitk
 
     from kaapana_nb.data.header import InstanceHeader
     from kaapana_nb.data.volume import SeriesVolume
@@ -130,7 +130,7 @@ class BatchElement:
         path = self._image_file()
         if path is None:
             return self.volume().to_image()
-        import SimpleITK as sitk  # noqa: N813
+        import SimpleITK as sitk
 
         try:
             return sitk.ReadImage(str(path))
@@ -314,7 +314,7 @@ class Batch:
         return replace(self, output_name=name, elements=elements)
 
     def __repr__(self) -> str:
-        return f"Batch({str(self.run_dir)!r}, {len(self)} series, {self.input_name} -> {self.output_name})"
+        return f"Batch({self.run_dir.name!r}, {len(self)} series, {self.input_name} -> {self.output_name})"
 
     def _repr_html_(self) -> str:
         """The series table, without anything that identifies a patient."""

@@ -17,8 +17,8 @@ class InstanceHeader(NamedTuple):
 
     Attributes
     ----------
-    path
-        The file.
+    directory, file_name
+        The file; `path` is both together.
     patient_id
         PatientID (0010,0020): identifies a person unless the platform has replaced it by a pseudonym.
     pixel_spacing
@@ -36,7 +36,8 @@ class InstanceHeader(NamedTuple):
         Bytes.
     """
 
-    path: Path
+    directory: Path
+    file_name: str
     sop_class_uid: str | None = None
     sop_instance_uid: str | None = None
     series_uid: str | None = None
@@ -67,6 +68,11 @@ class InstanceHeader(NamedTuple):
     pixel_offset: int | None = None
     pixel_length: int | None = None
     file_size: int = 0
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.directory / self.file_name
 
 
 TAGS: dict[int, str] = {
@@ -119,17 +125,11 @@ def header_value(attribute: str, value: Any) -> Any:
         return None
     if attribute in _FLOAT_LISTS:
         parts = value.split("\\") if isinstance(value, str) else value
-        try:
-            numbers = tuple(_number(part) for part in parts)
-        except TypeError:
-            return None
+        numbers = tuple(_number(part) for part in (parts if isinstance(parts, list) else [parts]))
         return None if not numbers or any(number is None for number in numbers) else numbers
     if attribute == "image_type":
         parts = value.split("\\") if isinstance(value, str) else value
-        try:
-            texts = tuple(str(part).strip(" \0")[:MAX_TEXT] for part in parts)
-        except TypeError:
-            return None
+        texts = tuple(str(part).strip(" \0")[:MAX_TEXT] for part in (parts if isinstance(parts, list) else [parts]))
         return texts if any(texts) else None
     if attribute in _FLOATS:
         return _number(value)
@@ -143,7 +143,7 @@ def header_value(attribute: str, value: Any) -> Any:
 
 def _number(value: Any) -> float | None:
     try:
-        number = float(value)
+        number = float(value.strip(" \0") if isinstance(value, str) else value)
     except (TypeError, ValueError, OverflowError):
         return None
     return number if -1e300 < number < 1e300 else None
@@ -155,7 +155,7 @@ def header_from_dataset(dataset: Dataset, path: Path, file_size: int) -> Instanc
     for tag, attribute in TAGS.items():
         source = dataset.file_meta if tag < 0x00080000 else dataset
         values[attribute] = header_value(attribute, _element_value(source, tag))
-    return InstanceHeader(path=path, file_size=file_size, **values)
+    return InstanceHeader(directory=path.parent, file_name=path.name, file_size=file_size, **values)
 
 
 def _element_value(dataset: Dataset | None, tag: int) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from kaapana_nb.errors import BatchError
 
 if TYPE_CHECKING:
-    import SimpleITK as sitk  # noqa: N813
+    import SimpleITK as sitk
     from numpy.typing import NDArray
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
@@ -94,7 +94,7 @@ class SeriesVolume:
 
     def to_image(self, *, rescale: bool = True) -> sitk.Image:
         """The volume as a SimpleITK image of equal geometry; real values unless `rescale` is false."""
-        import SimpleITK as sitk  # noqa: N813
+        import SimpleITK as sitk
 
         array = self.rescaled() if rescale else self.array
         if array.dtype.kind == "b":
@@ -116,7 +116,7 @@ class SeriesVolume:
         BatchError
             When the image has more than three dimensions.
         """
-        import SimpleITK as sitk  # noqa: N813
+        import SimpleITK as sitk
 
         dimension = image.GetDimension()
         if dimension not in (2, 3):

@@ -130,7 +130,7 @@ def _no_writer(key: str) -> AlgorithmError:
 
 
 def _write_image(image: Any, file: BinaryIO) -> None:
-    import SimpleITK as sitk  # noqa: N813
+    import SimpleITK as sitk
 
     from kaapana_nb.data.nrrd import write_nrrd
 

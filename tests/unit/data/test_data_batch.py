@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 from dicom_maker import series_uid, write_run, write_series
 
 from kaapana_nb.data.batch import Batch

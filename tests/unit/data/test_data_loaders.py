@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 from dicom_maker import write_run
 
 from kaapana_nb.data import loaders
