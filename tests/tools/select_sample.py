@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import pydicom
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 
 from kaapana_nb.emulator.sample_volumes import MANIFEST, decode_voxels, encode_voxels
 

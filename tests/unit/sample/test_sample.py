@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-import SimpleITK as sitk  # noqa: N813
+import SimpleITK as sitk
 
 from kaapana_nb.emulator import sample, sample_headers
 from kaapana_nb.emulator.sample import STAMP, ensure_sample, write_conf
