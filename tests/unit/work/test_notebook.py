@@ -123,7 +123,8 @@ def test_nothing_of_an_annotation_is_run(notebook: Write, annotation: str) -> No
 def test_bounds_are_read(notebook: Write) -> None:
     source = (
         "from typing import Annotated\nfrom annotated_types import Ge, Interval\nfrom kaapana_nb import algorithm\n"
-        "@algorithm\ndef f(x: Path, *, a: Annotated[int, Ge(1)] = 2, b: Annotated[float, Interval(ge=0, lt=1)] = 0.5): ..."
+        "@algorithm\ndef f(x: Path, *, a: Annotated[int, Ge(1)] = 2,\n"
+        "      b: Annotated[float, Interval(ge=0, lt=1)] = 0.5): ..."
     )
     a, b = NotebookSpec.read(notebook(source)).algorithm.parameters  # type: ignore[union-attr]
     assert (a.minimum, b.minimum, b.exclusive_maximum) == (1, 0, 1)
