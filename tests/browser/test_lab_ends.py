@@ -1,0 +1,112 @@
+"""A dev session ends whole: no server, kernel, terminal or worker is left, however it is ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+from jupyter_client import BlockingKernelClient
+from lab_session import start_lab
+
+STUBBORN = """
+import subprocess, sys
+subprocess.Popen(
+    [sys.executable, "-c", "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"],
+    start_new_session=True, stdout=subprocess.PIPE,
+).stdout.readline()
+"""  # noqa: E501
+
+
+def processes_of(home: Path) -> dict[int, str]:
+    """Processes that have `home` in their environment: everything that the session started."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if f"KAAPANA_NB_HOME={home}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+    return found
+
+
+def use_everything(url: str, home: Path) -> None:
+    """Start a kernel, a terminal, and in the kernel a process that ignores SIGTERM in a session of its own."""
+    parts = urlsplit(url)
+    headers = {"Authorization": f"token {parse_qs(parts.query)['token'][0]}"}
+    with httpx.Client(base_url=f"http://{parts.netloc}", headers=headers, timeout=30, trust_env=False) as client:
+        client.post("/api/terminals").raise_for_status()
+        kernel = client.post("/api/kernels", json={"name": "python3"}).raise_for_status().json()["id"]
+    server = next(pid for pid, command in processes_of(home).items() if "devserver.launch" in command)
+    variables = Path(f"/proc/{server}/environ").read_bytes().decode().split("\0")
+    runtime = next(value.partition("=")[2] for value in variables if value.startswith("JUPYTER_RUNTIME_DIR="))
+    connection = BlockingKernelClient(connection_file=str(Path(runtime, f"kernel-{kernel}.json")))
+    connection.load_connection_file()
+    connection.start_channels()
+    try:
+        connection.wait_for_ready(timeout=60)
+        reply = connection.execute_interactive(STUBBORN, timeout=60)
+    finally:
+        connection.stop_channels()
+        connection.context.term()
+    assert reply["content"]["status"] == "ok"
+
+
+def eventually(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signal_ends_all_that_the_session_started(tmp_path: Path, sample_run: Path, number: signal.Signals) -> None:
+    process, url = start_lab("--batch", str(sample_run), home=tmp_path)
+    use_everything(url, tmp_path)
+    commands = " ".join(processes_of(tmp_path).values())
+    assert "ipykernel" in commands
+    assert "SIG_IGN" in commands
+
+    process.send_signal(number)
+
+    assert process.wait(30) == 0
+    assert processes_of(tmp_path) == {}
+
+
+def test_server_ends_when_the_command_is_killed(tmp_path: Path, sample_run: Path) -> None:
+    process, _ = start_lab("--batch", str(sample_run), home=tmp_path)
+    process.kill()
+    process.wait()
+    assert eventually(lambda: processes_of(tmp_path) == {}, 20)
+
+
+def test_session_whose_server_dies_says_so(tmp_path: Path, sample_run: Path) -> None:
+    process, _ = start_lab("--batch", str(sample_run), home=tmp_path, stderr=subprocess.PIPE)
+    server = next(pid for pid, command in processes_of(tmp_path).items() if "devserver.launch" in command)
+    os.kill(server, signal.SIGKILL)
+    assert process.stderr is not None
+    with process.stderr as lines:
+        said = lines.read()
+    assert process.wait(30) == 1
+    assert "JupyterLab ended with exit code -9" in said
+    assert "remedy: " in said
+    assert "Traceback" not in said
+
+
+def test_taken_port_is_one_clear_error(tmp_path: Path, sample_run: Path) -> None:
+    from kaapana_nb.cli.main import main
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        code = main(["lab", "--batch", str(sample_run), "--port", str(taken.getsockname()[1])])
+    assert code == 2
