@@ -57,16 +57,24 @@ def run_all(page: Page) -> None:
 
 
 def show(page: Page, cell: Locator) -> None:
-    """Scroll the notebook, whose cells out of sight are not in the page, until `cell` is its first."""
-    page.keyboard.press("Home")
+    """Scroll the notebook, whose cells out of sight are not in the page, until `cell` stays its first."""
     scroller = page.locator(".jp-NotebookPanel .jp-WindowedPanel-outer").first
+    top = scroller.bounding_box()
+    assert top is not None
+    in_place = 0
     for _ in range(100):
-        if cell.count() and cell.is_visible():
-            break
-        scroller.evaluate("element => element.scrollBy(0, 300)")
-        page.wait_for_timeout(50)
-    cell.evaluate("element => element.scrollIntoView({block: 'start'})")
-    page.wait_for_timeout(500)  # pictures above it settle
+        box = cell.bounding_box() if cell.count() else None
+        if box is None:
+            scroller.evaluate("element => element.scrollBy(0, element.scrollTop > 300 ? -300 : 300)")
+        elif abs(box["y"] - top["y"]) > 30:
+            cell.evaluate("element => element.scrollIntoView({block: 'start'})")
+            in_place = 0
+        else:  # pictures that are still drawn, and JupyterLab's own scrolling, may move it again
+            in_place += 1
+        if in_place == 5:
+            return
+        page.wait_for_timeout(100)
+    raise AssertionError("the cell does not stay in sight")
 
 
 def test_tutorial_runs_to_its_end_in_the_browser(page: Page, traffic: Traffic, lab: RunningLab) -> None:
