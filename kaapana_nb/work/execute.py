@@ -117,12 +117,12 @@ def execute(path: Path, environ: Mapping[str, str], *, log: Callable[[str], None
     """
     spec = NotebookSpec.read(path)
     context = RunContext.from_environ(environ)
-    if context.batch_dir.is_dir() and not any(entry.is_dir() for entry in os.scandir(context.batch_dir)):
+    if context.batch_dir.is_dir() and not any(path.is_dir() for path in context.batch_dir.iterdir()):
         log(f"{spec.name}: the batch {context.batch_dir.name} has no element: nothing to do (exit code {SKIP}).")
         return Execution(exit_code=SKIP)
     batch = _batch(environ, spec, context)
-    check_writable(batch)
     check_parameters(spec, {p.name: v for p in _parameters(spec) if (v := context.form_value(p.name)) is not None})
+    check_writable(batch)
     batch.output_dir.mkdir(parents=True, exist_ok=True)
     target = batch.output_dir / path.name
     report_file = batch.output_dir / REPORT_FILE
@@ -191,6 +191,7 @@ def _papermill(spec: NotebookSpec, target: Path, environ: Mapping[str, str]) -> 
     from traitlets.config import Config
 
     notebook = nbformat.read(spec.path, as_version=4)
+    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     keep = {cell.index for cell in spec.cells}
     notebook.cells = [cell for index, cell in enumerate(notebook.cells, start=1) if index in keep]
     values = {name: environ[name.upper()] for name in spec.variables if name.upper() in environ}

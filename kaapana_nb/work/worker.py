@@ -6,12 +6,13 @@ function lives in no module), an `ElementOutcome` comes back; images never trave
 
 from __future__ import annotations
 
-import ctypes
 import functools
+import multiprocessing
+import multiprocessing.connection
 import os
 import resource
 import signal
-import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 MAX_ERROR = 500
 """Longest error text kept per element, in characters."""
-
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +75,17 @@ def start_worker(threads: int) -> None:
     """
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    """End this process when its parent is gone: a pool's worker would wait for work for ever, and keep the
+    fork server alive.
+    """
+    multiprocessing.connection.wait([sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def run_element(job: Job, element: BatchElement, run_dir: Path) -> ElementOutcome:
