@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 
 from kaapana_nb.errors import KaapanaNbError
 from kaapana_nb.settings import Settings
@@ -17,14 +15,14 @@ def prepare(settings: Settings) -> None:
     from kaapana_nb.ship.base_image import ensure_base_image
 
     settings.home.mkdir(parents=True, exist_ok=True)
-    steps: dict[str, Callable[[Settings], Path | object]] = {
-        "sample batch": ensure_sample,
-        "base image": ensure_base_image,
-    }
-    for title, action in steps.items():
+    for title, ensure in (("sample batch", ensure_sample), ("base image", ensure_base_image)):
         start = time.monotonic()
-        outcome = action(settings)
-        print(f"      {title}: {outcome} ({time.monotonic() - start:.1f} s)", file=sys.stderr)
+        place = ensure(settings, log=_note)
+        _note(f"{title}: {place} ({time.monotonic() - start:.1f} s)")
+
+
+def _note(text: object) -> None:
+    print(f"      {text}", file=sys.stderr, flush=True)
 
 
 def main() -> int:
