@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 NAME = "local-only/base-python-cpu"
 PREFIX = "/opt/python"
 EPOCH = "1970-01-01T00:00:00Z"
+_RECIPE_LABEL = "io.kaapana-nb.recipe"
 _RECIPE = 1  # raise it when the base's content changes
 
 _BUSYBOX = (
@@ -59,7 +60,8 @@ def base_layout_path(settings: Settings, tag: str = "latest") -> Path:
 def ensure_base_image(settings: Settings, *, tag: str = "latest", log: Callable[[str], None] | None = None) -> Path:
     """Make the base image unless the right one is there; give the path of its OCI layout.
 
-    It is made again when this machine's Python, C library or the recipe changed.
+    It is made again when this machine's Python, C library or the recipe changed. An image that did not
+    come from here is the user's own and stays.
 
     Raises
     ------
@@ -68,14 +70,14 @@ def ensure_base_image(settings: Settings, *, tag: str = "latest", log: Callable[
     """
     path = base_layout_path(settings, tag)
     key = _machine_key()
-    if OciLayout.is_layout(path) and OciLayout(path).image().config.labels.get("io.kaapana-nb.recipe") == key:
+    if OciLayout.is_layout(path) and OciLayout(path).image().config.labels.get(_RECIPE_LABEL, key) == key:
         return path
     if log is not None:
         log(f"making the base image {NAME}:{tag} from Python {platform.python_version()} of this machine")
     cache = LayerCache(settings.images_dir / ".layers")
     layer, _ = cache.make(layer_key("base", key), lambda: list(_entries()))
     config = ImageConfig(
-        architecture=_architecture(),
+        architecture=architecture(),
         created=EPOCH,
         env=(
             f"PATH={PREFIX}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -90,7 +92,7 @@ def ensure_base_image(settings: Settings, *, tag: str = "latest", log: Callable[
             "REGISTRY": "local-only",
             LABEL_PYTHON: platform.python_version(),
             LABEL_GLIBC: _glibc(),
-            "io.kaapana-nb.recipe": key,
+            _RECIPE_LABEL: key,
         },
         diff_ids=(layer.diff_id,),
         history=({"created": EPOCH, "created_by": "kaapana-nb base image from this machine's Python"},),
@@ -108,7 +110,8 @@ def _machine_key() -> str:
     return layer_key("base-recipe", *parts)[:16]
 
 
-def _architecture() -> str:
+def architecture() -> str:
+    """This machine's processor as OCI names it."""
     names = {"x86_64": "amd64", "aarch64": "arm64"}
     if sys.platform != "linux" or platform.machine() not in names:
         raise BuildError(

@@ -38,7 +38,7 @@ FORMAT = 1
 
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # deflate, no name, time 0, unknown system
 _CHUNK = 1 << 20
-_SYSTEM_DIRECTORIES = frozenset(
+SYSTEM_DIRECTORIES = frozenset(
     {"bin", "boot", "dev", "etc", "home", "lib", "lib64", "media", "mnt", "opt", "proc", "root", "run", "sbin",
      "srv", "sys", "tmp", "usr", "usr/bin", "usr/lib", "usr/local", "usr/local/bin", "usr/local/lib", "usr/sbin",
      "usr/share", "var", "var/lib", "var/log", "var/tmp).split)"}
@@ -90,7 +90,7 @@ def directories(paths: Iterable[str]) -> Iterator[Entry]:
     A base image sets the modes of the system's directories (``/tmp`` is 1777); a layer must not reset them.
     """
     parents = {str(parent) for path in paths for parent in PurePosixPath(path).parents}
-    for path in sorted(parents - _SYSTEM_DIRECTORIES - {"."}):
+    for path in sorted(parents - SYSTEM_DIRECTORIES - {"."}):
         yield Entry(path=path, mode=0o755)
 
 
@@ -293,6 +293,18 @@ class LayerCache:
         value = {"digest": descriptor.digest, "size": descriptor.size, "diff_id": diff_id}
         write_atomic(self.path / f"{key}.json", canonical_json(value))
         return Layer(descriptor=descriptor, diff_id=diff_id, file=file), False
+
+    def remembered(self, key: str) -> dict[str, str]:
+        """The keys of layers that were made together under `key`; empty when they are not known."""
+        try:
+            value = json.loads((self.path / f"{key}.plan.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return {str(name): str(item) for name, item in value.items()} if isinstance(value, dict) else {}
+
+    def remember(self, key: str, keys: dict[str, str]) -> None:
+        """Note, in order, the keys of layers that were made together."""
+        write_atomic(self.path / f"{key}.plan.json", json.dumps(keys).encode())
 
 
 def store_layer(layout: OciLayout, layer: Layer) -> None:

@@ -1,0 +1,99 @@
+"""``kaapana-nb build``: from exported files to images with digests."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from kaapana_nb.errors import UsageError
+from kaapana_nb.settings import Settings
+
+_EXAMPLE = """\
+example:
+  kaapana-nb build build/otsus-method --push localhost:5000
+  kaapana-nb build build/otsus-method --archive otsus-method.tar
+
+The registry's password is never an argument: it comes from --creds-file (a Docker config.json or
+.dockerconfigjson), from KAAPANA_NB_REGISTRY_USER and KAAPANA_NB_REGISTRY_PASSWORD, or from where
+`podman login` and `docker login` keep it.
+"""
+
+
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
+        "build", help="build the images of an export, push them, print references with digests",
+        description="Build every processing container of DIR into an image, without Docker and without privileges.",
+        epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("directory", type=Path, metavar="DIR", help="what `kaapana-nb export` wrote")
+    parser.add_argument("--builder", default="auto", metavar="NAME", help="auto (default), layers or buildah")
+    parser.add_argument("--push", metavar="REGISTRY", help="host[:port][/project] to push to")
+    parser.add_argument("--archive", type=Path, metavar="FILE", help="also write the image to one file")
+    parser.add_argument("--base", metavar="REF|DIR", help="base image instead of the Dockerfile's FROM")
+    parser.add_argument("--wheelhouse", type=Path, metavar="DIR", help="take wheels from here, download nothing")
+    parser.add_argument("--tag", default="", help="tag instead of the label VERSION")
+    parser.add_argument("--creds-file", type=Path, metavar="FILE", help="credentials of the registry")
+    parser.add_argument("--ca-file", type=Path, metavar="FILE", help="private certificate authority in PEM")
+    parser.add_argument("--plain-http", action="store_true", help="talk to the registry without TLS")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(handler=build)
+
+
+def build(args: argparse.Namespace) -> int:
+    """Build, push, write the archive, print."""
+    from kaapana_nb.ship.archive import write_archive
+    from kaapana_nb.ship.build import build_image, find_contexts, image_name, push_image, push_target, registry_client
+    from kaapana_nb.ship.dockerfile import read_dockerfile
+
+    settings = Settings.from_environ()
+    contexts = find_contexts(args.directory)
+    if args.archive is not None and len(contexts) != 1:
+        raise UsageError(
+            f"--archive takes one image; {args.directory} has {len(contexts)} processing containers.",
+            f"Name one of them: {contexts[0]}",
+        )
+    images = []
+    for context in contexts:
+        name = image_name(read_dockerfile(context), context, args.tag)
+        options = {
+            "settings": settings, "builder": args.builder, "base": args.base, "wheelhouse": args.wheelhouse,
+            "tag": args.tag, "log": _say,
+        }  # fmt: skip
+        if args.push is None:
+            image = build_image(context, **options)
+            if args.archive is not None:
+                _say(f"wrote {write_archive(image, args.archive)}")
+        else:
+            target = push_target(args.push, name)
+            with registry_client(
+                target.registry, target.repository, creds_file=args.creds_file, ca_file=args.ca_file,
+                plain_http=True if args.plain_http else None,
+            ) as client:  # fmt: skip
+                client.probe(target.repository)
+                image = push_image(build_image(context, client=client, **options), target, client=client, log=_say)
+                if args.archive is not None:
+                    _say(f"wrote {write_archive(image, args.archive, client=client)}")
+        images.append(image)
+    rows = [
+        {
+            "name": image.name,
+            "reference": str(image.reference),
+            "digest": image.digest,
+            "bytes_uploaded": image.bytes_uploaded,
+            "seconds": round(image.seconds, 3),
+        }
+        for image in images
+    ]
+    if args.json:
+        print(json.dumps({"images": rows}, indent=1))
+    else:
+        for image in images:
+            print(image.reference.with_digest(image.digest))
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

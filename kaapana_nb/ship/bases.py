@@ -1,0 +1,114 @@
+"""Finding the base image of a build: a directory, a local layout, or a registry that has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kaapana_nb.clients.layout import Image, OciLayout
+from kaapana_nb.clients.oci import INDEXES, Descriptor, ImageConfig, Manifest, parse_document
+from kaapana_nb.clients.registry import RegistryClient
+from kaapana_nb.errors import BuildError
+from kaapana_nb.reference import ImageReference
+from kaapana_nb.ship import base_image
+
+if TYPE_CHECKING:
+    from kaapana_nb.settings import Settings
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseImage:
+    """A base image: what it is, and where its layers are.
+
+    Attributes
+    ----------
+    layout
+        The layout that holds its layers, or ``None`` when only a registry does.
+    reference
+        Its name, with a registry when it came from one.
+    """
+
+    image: Image
+    layout: OciLayout | None
+    reference: ImageReference
+
+
+def find_base(
+    wanted: ImageReference, *, base: str | None, settings: Settings, client: RegistryClient | None, log: Log
+) -> BaseImage:
+    """The base image of a Dockerfile whose FROM line names `wanted`.
+
+    `base` (a layout's directory, or a reference) goes first; then the local layout of that name; then the
+    registry that is pushed to. The default base is made from this machine's Python when nobody has it.
+
+    Raises
+    ------
+    BuildError
+        When it is nowhere, or what is there is no image for one platform.
+    """
+    if base is not None and Path(base).is_dir():
+        return _from_layout(Path(base), wanted)
+    reference = ImageReference.parse(base) if base is not None else wanted
+    if reference.registry:
+        return _from_registry(reference, client, log)
+    directory = settings.images_dir / reference.repository / (reference.tag or "latest")
+    if reference.repository == base_image.NAME and (OciLayout.is_layout(directory) or client is None):
+        return _from_layout(base_image.ensure_base_image(settings, tag=directory.name, log=log), reference)
+    if OciLayout.is_layout(directory):
+        return _from_layout(directory, reference)
+    if client is not None:
+        there = ImageReference(
+            registry=client.host, repository=reference.repository, tag=reference.tag or "latest",
+            digest=reference.digest,
+        )  # fmt: skip
+        if client.digest_of(there.repository, there.digest or there.tag) is not None:
+            return _from_registry(there, client, log)
+        if reference.repository == base_image.NAME:
+            return _from_layout(base_image.ensure_base_image(settings, tag=directory.name, log=log), reference)
+    raise BuildError(
+        f"The base image {reference} is neither in {settings.images_dir} nor in a registry that was named.",
+        "Name it with --base DIR or --base REGISTRY/NAME:TAG.",
+    )
+
+
+def _from_layout(path: Path, reference: ImageReference) -> BaseImage:
+    layout = OciLayout(path)
+    return BaseImage(image=layout.image(), layout=layout, reference=reference)
+
+
+def _from_registry(reference: ImageReference, client: RegistryClient | None, log: Log) -> BaseImage:
+    if client is None or client.host != reference.registry:
+        with RegistryClient(reference.registry) as other:
+            return _fetch(reference, other, log)
+    return _fetch(reference, client, log)
+
+
+def _fetch(reference: ImageReference, client: RegistryClient, log: Log) -> BaseImage:
+    """Read a base's manifest and configuration; its layers stay where they are."""
+    log(f"base image {reference} from registry {client.host}")
+    descriptor, data = client.manifest(reference.repository, reference.digest or reference.tag or "latest")
+    if descriptor.media_type in INDEXES:
+        chosen = _for_this_machine(data, reference)
+        descriptor, data = client.manifest(reference.repository, chosen)
+    manifest = Manifest.parse(data)
+    config = ImageConfig.parse(client.read_blob(reference.repository, manifest.config))
+    if len(config.diff_ids) != len(manifest.layers):
+        raise BuildError(f"The base image {reference} has {len(manifest.layers)} layers and "
+                         f"{len(config.diff_ids)} diff ids.", "Choose another base with --base.")  # fmt: skip
+    image = Image(descriptor=descriptor, manifest=manifest, config=config)
+    return BaseImage(image=image, layout=None, reference=reference)
+
+
+def _for_this_machine(data: bytes, reference: ImageReference) -> str:
+    """The digest of an index's manifest for Linux on this machine's processor."""
+    architecture = base_image.architecture()
+    for entry in parse_document(data, f"index of {reference}").get("manifests") or []:
+        platform = entry.get("platform") if isinstance(entry, dict) else None
+        if isinstance(platform, dict) and (platform.get("os"), platform.get("architecture")) == ("linux", architecture):
+            return Descriptor.from_json(entry).digest
+    raise BuildError(f"The base image {reference} has no variant for linux/{architecture}.",
+                     "Choose another base with --base.")  # fmt: skip

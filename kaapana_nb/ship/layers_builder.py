@@ -1,0 +1,269 @@
+"""The default builder: an image put together in pure Python, without daemon, root or namespaces.
+
+It reads the same Dockerfile that buildah would; a RUN line it does not execute but does: the wheels of
+the pip line are unpacked into layers. Large wheels get a layer each, so that a change of one package
+moves that package only.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from kaapana_nb.clients.oci import CONFIG, Descriptor, ImageConfig, Manifest
+from kaapana_nb.errors import BuildError
+from kaapana_nb.ship.builders import (
+    ANNOTATION_BASE_DIGEST,
+    ANNOTATION_BASE_LAYERS,
+    ANNOTATION_BASE_NAME,
+    BuildRequest,
+    Log,
+)
+from kaapana_nb.ship.dockerfile import OTHER_BUILDER, Copy, Dockerfile, PipInstall
+from kaapana_nb.ship.layers import SYSTEM_DIRECTORIES, Entry, Layer, LayerCache, directories, layer_key, store_layer
+from kaapana_nb.ship.unpack import SHEBANG, wheel_entries
+from kaapana_nb.ship.wheels import TargetPython, Wheel, collect_wheels, hash_file, read_pins
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+EPOCH = "1970-01-01T00:00:00Z"
+LABEL_CREATED = "org.opencontainers.image.created"
+_LARGE_WHEEL = 4 << 20  # bytes of a wheel that gets a layer of its own
+_MAX_CONTEXT = 4 << 30
+_MAX_FILES = 20_000
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What the steps so far have made."""
+
+    layers: list[tuple[Layer, str]] = field(default_factory=list)
+    files: dict[str, Path] = field(default_factory=dict)
+    made: set[str] = field(default_factory=set)
+
+
+class LayersBuilder:
+    """See the module."""
+
+    name = "layers"
+
+    def unusable(self) -> str:
+        """Never: it needs Python only."""
+        return ""
+
+    def build(self, request: BuildRequest) -> Manifest:
+        """Put layers and configuration into the layout."""
+        cache = LayerCache(request.settings.images_dir / ".layers")
+        progress = _Progress()
+        for text, step in request.dockerfile.steps:
+            if isinstance(step, Copy):
+                _copy(step, text, request, cache, progress)
+            elif isinstance(step, PipInstall):
+                _pip_install(step, text, request, cache, progress)
+            else:
+                _work_dir(step.path, text, cache, progress)
+        base = request.base
+        if base.layout is not None:
+            for descriptor in base.image.manifest.layers:
+                request.layout.copy_from(base.layout, descriptor)
+        for layer, _ in progress.layers:
+            store_layer(request.layout, layer)
+        config = image_config(request.dockerfile, base.image.config, progress.layers)
+        stored = request.layout.add(config.to_bytes(), CONFIG)
+        layers = (*map(_plain, base.image.manifest.layers), *(layer.descriptor for layer, _ in progress.layers))
+        return Manifest(config=stored, layers=layers, annotations=base_annotations(request))
+
+
+def base_annotations(request: BuildRequest) -> dict[str, str]:
+    """What a manifest says of the base (OCI image specification, "Pre-Defined Annotation Keys")."""
+    reference = request.dockerfile.base
+    return {
+        ANNOTATION_BASE_NAME: str(reference),
+        ANNOTATION_BASE_DIGEST: request.base.image.digest,
+        ANNOTATION_BASE_LAYERS: str(len(request.base.image.manifest.layers)),
+    }
+
+
+def _plain(descriptor: Descriptor) -> Descriptor:
+    """A base's layer in OCI's media types, which Docker's differ from in name only."""
+    media_type = descriptor.media_type.replace(
+        "application/vnd.docker.image.rootfs.diff.tar.gzip", "application/vnd.oci.image.layer.v1.tar+gzip"
+    )
+    return Descriptor(media_type=media_type, digest=descriptor.digest, size=descriptor.size)
+
+
+def image_config(dockerfile: Dockerfile, base: ImageConfig, layers: list[tuple[Layer, str]]) -> ImageConfig:
+    """The configuration: the base's, overlaid with the Dockerfile's."""
+    environ = {**base.environ, **dockerfile.env}
+    labels = {**base.labels, **dockerfile.labels}
+    created = dockerfile.labels.get(LABEL_CREATED, EPOCH)
+    cmd = dockerfile.cmd
+    if cmd is None:
+        cmd = base.cmd if dockerfile.entrypoint is None else ()  # ENTRYPOINT resets an inherited CMD
+    history = base.history
+    if sum(not entry.get("empty_layer") for entry in history) != len(base.diff_ids):
+        history = tuple({"created": EPOCH, "created_by": "base image"} for _ in base.diff_ids)
+    other: dict[str, Any] = dict(base.other)
+    if dockerfile.healthcheck is not None:
+        other["Healthcheck"] = dockerfile.healthcheck
+    return ImageConfig(
+        architecture=base.architecture,
+        os=base.os,
+        created=created,
+        user=dockerfile.user or base.user,
+        env=tuple(f"{name}={value}" for name, value in environ.items()),
+        entrypoint=base.entrypoint if dockerfile.entrypoint is None else dockerfile.entrypoint,
+        cmd=cmd,
+        working_dir=dockerfile.working_dir if dockerfile.working_dir != "/" else base.working_dir,
+        labels=labels,
+        exposed_ports=tuple(sorted({*base.exposed_ports, *dockerfile.exposed_ports})),
+        diff_ids=(*base.diff_ids, *(layer.diff_id for layer, _ in layers)),
+        history=(*history, *({"created": created, "created_by": text} for _, text in layers)),
+        other=other,
+    )
+
+
+def _work_dir(path: str, text: str, cache: LayerCache, progress: _Progress) -> None:
+    place = path.strip("/")
+    if not place or place in SYSTEM_DIRECTORIES or place in progress.made:
+        return
+    entries = list(directories([f"{place}/x"]))
+    key = layer_key("directories", [entry.path for entry in entries])
+    layer, _ = cache.make(key, lambda: entries)
+    progress.layers.append((layer, text))
+    progress.made.update(entry.path for entry in entries)
+
+
+def _copy(step: Copy, text: str, request: BuildRequest, cache: LayerCache, progress: _Progress) -> None:
+    files = dict(_copied(step, request.context))
+    for place, path in files.items():
+        progress.files[f"/{place}"] = path
+    described = [(place, 0o755 if path.stat().st_mode & 0o100 else 0o644, path) for place, path in files.items()]
+    key = layer_key("copy", [(place, mode, hash_file(path)) for place, mode, path in described])
+    entries = [Entry(path=place, mode=mode, content=path) for place, mode, path in described]
+    parents = list(directories(entry.path for entry in entries))
+    layer, cached = cache.make(key, lambda: [*parents, *entries])
+    progress.made.update(entry.path for entry in parents)
+    progress.layers.append((layer, text))
+    request.log(f"{text}: {len(files)} files{', unchanged' if cached else ''}")
+
+
+def _copied(step: Copy, context: Path) -> Iterator[tuple[str, Path]]:
+    """(path in the image, file) of a COPY line; links and anything outside the context are refused."""
+    if (context / ".dockerignore").exists():
+        raise BuildError(f"{context} has a .dockerignore, which the layers builder does not read.", OTHER_BUILDER)
+    target = step.target.strip("/")
+    count, size = 0, 0
+    for name in step.sources:
+        source = context / name
+        if not source.resolve().is_relative_to(context.resolve()) or not source.exists():
+            raise BuildError(f"COPY names {name!r:.160}, which is not in the context {context}.",
+                             "Export the notebook again.")  # fmt: skip
+        is_directory = source.is_dir()
+        for path in sorted(source.rglob("*")) if is_directory else [source]:
+            if path.is_symlink():
+                raise BuildError(f"{path} is a symbolic link; a file was expected in a build context.",
+                                 "Replace the link by the file itself.")  # fmt: skip
+            if not path.is_file():
+                continue
+            count, size = count + 1, size + path.stat().st_size
+            if count > _MAX_FILES or size > _MAX_CONTEXT:
+                raise BuildError(f"COPY {name!r:.160} brings more than {_MAX_FILES} files or {_MAX_CONTEXT >> 30} GiB.",
+                                 "Leave data out of the build context.")  # fmt: skip
+            if is_directory:
+                inside = path.relative_to(source).as_posix()
+            else:
+                inside = path.name if step.into_directory or not target else ""
+            yield "/".join(part for part in (target, inside) if part), path
+
+
+def _pip_install(step: PipInstall, text: str, request: BuildRequest, cache: LayerCache, progress: _Progress) -> None:
+    source = progress.files.get(step.requirements)
+    if source is None:
+        raise BuildError(f"{text!r:.160} reads {step.requirements}, which no COPY line before it brings.",
+                         "Export the notebook again.")  # fmt: skip
+    target = TargetPython.of(request.base.image.config, str(request.base.reference))
+    pins = read_pins(source.read_text(encoding="utf-8", errors="replace"), target, source.name)
+    wheels = collect_wheels(
+        pins, target, wheels_dir=request.settings.wheels_dir, wheelhouse=request.wheelhouse, log=request.log
+    )
+    for pin in pins:
+        if pin.file:
+            path = progress.files.get(pin.file)
+            if path is None:
+                raise BuildError(f"{source.name} names {pin.file}, which no COPY line before it brings.",
+                                 "Export the notebook again.")  # fmt: skip
+            wheels[pin.name] = Wheel(
+                name=pin.name, version=pin.version, path=path, sha256=hash_file(path), container_path=pin.file
+            )
+    _wheel_layers([wheels[pin.name] for pin in pins], step.target, text, request, cache, progress)
+
+
+def _wheel_layers(
+    wheels: list[Wheel], target: str, text: str, request: BuildRequest, cache: LayerCache, progress: _Progress
+) -> None:
+    described = [(wheel.name, wheel.sha256, wheel.container_path) for wheel in wheels]
+    plan_key = layer_key("plan", SHEBANG, target, described)
+    layers = _planned(cache, plan_key)
+    unchanged = layers is not None
+    if layers is None:
+        contents = _contents(_groups(wheels), wheels, target, request.log)
+        keys = {name: key for name, (key, _) in contents.items()}
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            made = pool.map(lambda item: cache.make(item[0], lambda: item[1])[0], contents.values())
+            layers = dict(zip(contents, made, strict=True))
+        cache.remember(plan_key, keys)
+    progress.layers.extend((layer, f"{text} # {name}") for name, layer in layers.items())
+    request.log(f"{len(wheels)} packages in {len(layers)} layers{', unchanged' if unchanged else ''}")
+
+
+def _planned(cache: LayerCache, plan_key: str) -> dict[str, Layer] | None:
+    """The layers of a requirements file that was built before, unless one of them is gone."""
+    plan = cache.remembered(plan_key)
+    layers = {name: cache.get(key) for name, key in plan.items()}
+    found = {name: layer for name, layer in layers.items() if layer is not None}
+    return found if plan and len(found) == len(plan) else None
+
+
+def _groups(wheels: list[Wheel]) -> dict[str, list[Wheel]]:
+    """Which wheels share a layer: what changes together, the most stable first."""
+    groups: dict[str, list[Wheel]] = {}
+    small: list[Wheel] = []
+    for wheel in sorted(wheels, key=lambda item: item.name):
+        if not wheel.container_path and wheel.path.stat().st_size >= _LARGE_WHEEL:
+            groups[f"{wheel.name} {wheel.version}"] = [wheel]
+        elif not wheel.container_path:
+            small.append(wheel)
+    if small:
+        groups[f"{len(small)} packages"] = small
+    if own := [wheel for wheel in wheels if wheel.container_path]:
+        groups["packages of the context"] = own
+    return groups
+
+
+def _contents(
+    groups: dict[str, list[Wheel]], wheels: list[Wheel], target: str, log: Log
+) -> dict[str, tuple[str, list[Entry]]]:
+    """Key and entries of each group's layer.
+
+    Of a file that several packages bring, the last package's is kept, as pip does.
+    """
+    entries = {wheel.name: wheel_entries(wheel, target) for wheel in wheels}
+    owner = {entry.path: wheel.name for wheel in wheels for entry in entries[wheel.name]}
+    contents: dict[str, tuple[str, list[Entry]]] = {}
+    lost = 0
+    for name, members in groups.items():
+        own = [entry for wheel in members for entry in entries[wheel.name] if owner[entry.path] == wheel.name]
+        dropped = sorted(
+            entry.path for wheel in members for entry in entries[wheel.name] if owner[entry.path] != wheel.name
+        )
+        lost += len(dropped)
+        described = [(wheel.name, wheel.sha256, wheel.container_path) for wheel in members]
+        key = layer_key("wheels", SHEBANG, target, described, dropped)
+        contents[name] = (key, [*directories(entry.path for entry in own), *own])
+    if lost:
+        log(f"{lost} files are in several packages; the last package's are kept")
+    return contents
