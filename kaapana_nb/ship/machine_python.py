@@ -159,15 +159,18 @@ def _ldconfig() -> dict[str, Path]:
 def moved(entry: Entry, prefix: str) -> Entry:
     """Take this machine's prefix out of a file of the interpreter.
 
-    It is replaced by one of the same length (``/opt/python////``), so that paths compiled in stay valid.
+    Its parent directory is replaced by a path of the same length (``/opt/python////``). The last component
+    stays, since compilers let other strings, such as the version, share the end of a string.
     """
-    old, new = sys.base_prefix.encode(), prefix.encode()
-    if not isinstance(entry.content, Path) or sys.base_prefix in _SHARED_PREFIXES or len(old) < len(new):
+    old, new = str(Path(sys.base_prefix).parent).encode() + b"/", prefix.encode()
+    if not isinstance(entry.content, Path) or sys.base_prefix in _SHARED_PREFIXES or len(old) <= len(new):
         return entry
+    last = Path(sys.base_prefix).name.encode()
     data = entry.content.read_bytes()
-    if old not in data:
+    if old + last not in data:
         return entry
-    return Entry(path=entry.path, mode=entry.mode, content=data.replace(old, new + b"/" * (len(old) - len(new))))
+    moved_data = data.replace(old + last, new + b"/" * (len(old) - len(new)) + last)
+    return Entry(path=entry.path, mode=entry.mode, content=moved_data)
 
 
 def _moved_text(source: bytes, prefix: str) -> bytes:
