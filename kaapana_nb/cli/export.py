@@ -48,10 +48,10 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
 def export_checked(args: argparse.Namespace) -> ExtensionFiles:
     """Render the extension and search it for what must not leave; nothing is written yet."""
     from kaapana_nb.ship.export import export_notebook
-    from kaapana_nb.ship.guard import guard
+    from kaapana_nb.ship.guard import batch_to_guard, guard
 
     extension = export_notebook(args.notebook, profile(args.platform))
-    guard(extension, batch=args.batch, allowed=frozenset(args.allow))
+    guard(extension, batch=batch_to_guard(args.batch), allowed=frozenset(args.allow))
     return extension
 
 
