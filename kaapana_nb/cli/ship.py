@@ -91,7 +91,7 @@ def handle(args: argparse.Namespace) -> int:
             client.close()
     image = shipped.image
     if args.json:
-        row = {"name": image.name, "reference": str(image.reference), "digest": image.digest}
+        row: dict[str, object] = {"name": image.name, "reference": str(image.reference), "digest": image.digest}
         row |= {"bytes_uploaded": image.bytes_uploaded, "seconds": round(image.seconds, 3)}
         print(json.dumps({"images": [row], **shipped.parity.to_json()}, indent=1))
     else:
