@@ -13,6 +13,7 @@ from kaapana_nb.errors import UsageError
 
 if TYPE_CHECKING:
     from kaapana_nb.data.batch import Batch
+    from kaapana_nb.work.notebook import AlgorithmSpec
 
 _EPILOG = """\
 example:
@@ -72,6 +73,16 @@ def open_batch(path: Path, input_name: str | None) -> Batch:
     return Batch.open(path, input_name=input_name)
 
 
+def warn_of_unusable(batch: Batch, algorithm: AlgorithmSpec) -> None:
+    """Say which elements cannot be read, before anything slow; the rest of the batch goes on."""
+    from kaapana_nb.work.preflight import check_batch
+
+    if algorithm.input_type.rpartition(".")[2] == "Batch":
+        return
+    for _, error in check_batch(batch, algorithm.input_type):
+        print(f"kaapana-nb: {error.problem}\n  remedy: {error.remedy}", file=sys.stderr)
+
+
 def handle(args: argparse.Namespace) -> int:
     from kaapana_nb.work.execute import check_parameters, environment_for, execute, remove_output
     from kaapana_nb.work.notebook import NotebookSpec
@@ -85,6 +96,7 @@ def handle(args: argparse.Namespace) -> int:
         raise UsageError(f"--jobs is {args.jobs}; a whole number from 1 on was expected.", "Leave --jobs out.")
     batch = open_batch(args.batch, args.input_name).with_output(args.out or algorithm.name)
     check_writable(batch)
+    warn_of_unusable(batch, algorithm)
     remove_output(batch)
     base = {**os.environ, "KAAPANA_NB_PROGRESS": "log"}
     if args.jobs is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import multiprocessing
 import os
 import sys
@@ -118,20 +117,14 @@ def with_output_of(batch: Batch, algorithm_name: str) -> Batch:
 
 
 def check_writable(batch: Batch) -> None:
-    """Raise `BatchError` when results could not be written, before anything is computed."""
-    for directory in (batch.run_dir, batch.batch_dir):
-        if directory.is_dir() and not os.access(directory, os.W_OK):
-            raise _read_only(directory)
-    for element in batch:
-        if not os.access(element.output_dir if element.output_dir.is_dir() else element.output_dir.parent, os.W_OK):
-            raise _read_only(element.output_dir)
-    try:
-        batch.output_dir.mkdir(exist_ok=True)
-        probe = os.open(batch.output_dir, os.O_TMPFILE | os.O_WRONLY)
-        os.close(probe)
-    except OSError as error:
-        if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.ENOTDIR, errno.EEXIST}:
-            raise _read_only(batch.output_dir) from error
+    """Raise `BatchError` when results could not be written, before anything is computed; writes nothing."""
+    for directory in (batch.output_dir, *(element.output_dir for element in batch)):
+        exists = os.path.lexists(directory)
+        if not os.access(directory if exists else directory.parent, os.W_OK) or (exists and not directory.is_dir()):
+            raise BatchError(
+                f"Results cannot be written to {directory}: it is read-only or not a directory.",
+                "Make it writable for this user, or copy the batch to a directory of your own.",
+            )
 
 
 def default_jobs(memory_mib: int | None) -> int:
@@ -153,13 +146,6 @@ def available_mib() -> float:
         with contextlib.suppress(OSError, ValueError):
             free = min(free, int(Path(limit).read_text()) / 2**20)
     return free
-
-
-def _read_only(directory: Path) -> BatchError:
-    return BatchError(
-        f"Results cannot be written to {directory}: it is read-only, full or not a directory.",
-        "Make it writable for this user, or copy the batch to a directory of your own.",
-    )
 
 
 class _Task:
