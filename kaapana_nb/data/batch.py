@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import html
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,138 +15,19 @@ from typing import TYPE_CHECKING
 
 from kaapana_nb.contract.context import DEFAULT_INPUT, RunContext
 from kaapana_nb.contract.names import directory_name
-from kaapana_nb.errors import BatchError, DicomError, KaapanaNbError
+from kaapana_nb.data.element import BatchElement, is_uid
+from kaapana_nb.data.scan import OWN_DIRECTORY
+from kaapana_nb.errors import BatchError, KaapanaNbError
 
 if TYPE_CHECKING:
-    import SimpleITK as sitk
+    from kaapana_nb.data.index import SeriesRow, Source, SourceIndex
+    from kaapana_nb.data.progress import Job
 
-    from kaapana_nb.data.header import InstanceHeader
-    from kaapana_nb.data.volume import SeriesVolume
+__all__ = ["Batch", "BatchElement"]
 
 DEFAULT_OUTPUT = "output"
 BATCH_NAME = "batch"
-IMAGE_SUFFIXES = (".nrrd", ".nii", ".nii.gz", ".mha")
 _USUAL_INPUTS = (DEFAULT_INPUT, "initial-input")
-_UID = re.compile(r"[0-9]+(\.[0-9]+)+\Z")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchElement:
-    """One series of a batch: a directory that holds one directory per operator.
-
-    Attributes
-    ----------
-    element_dir
-        ``<run>/batch/<SeriesInstanceUID>``.
-    input_name, output_name
-        Directories of the input and of the results below it.
-    """
-
-    element_dir: Path
-    input_name: str
-    output_name: str
-
-    @property
-    def name(self) -> str:
-        """The element directory's name; result files are named after it."""
-        return self.element_dir.name
-
-    @property
-    def input_dir(self) -> Path:
-        """Directory of the input; it need not exist."""
-        return self.element_dir / self.input_name
-
-    @property
-    def output_dir(self) -> Path:
-        """Directory that results are written to; the writers make it."""
-        return self.element_dir / self.output_name
-
-    @property
-    def series_uid(self) -> str:
-        """SeriesInstanceUID: the directory's name as the platform gives it, else read from a header."""
-        if _UID.match(self.name):
-            return self.name
-        return next((header.series_uid for header in self.instances() if header.series_uid), self.name)
-
-    def files(self) -> list[Path]:
-        """All files of the input, sorted, hidden ones left out.
-
-        Raises
-        ------
-        BatchError
-            When there is no input directory or no file in it.
-        """
-        found = sorted(_walk(self.input_dir))
-        if not found:
-            state = "is empty" if self.input_dir.is_dir() else "does not exist"
-            raise BatchError(
-                f"Batch element {self.name} has no input: {self.input_dir} {state}; files of one series were expected.",
-                f"Check the operator that writes {self.input_name!r}, or name another input: "
-                "Batch.open(DIR, input_name=NAME).",
-            )
-        return found
-
-    def instances(self) -> list[InstanceHeader]:
-        """One header row per DICOM file of the input, by file name; files that are no DICOM are left out.
-
-        Raises
-        ------
-        DicomError
-            When no file is a DICOM file.
-        """
-        from kaapana_nb.data.reader import read_headers
-
-        files = self.files()
-        headers = read_headers(files)
-        if not headers:
-            raise DicomError(
-                f"Batch element {self.name} has no DICOM file among the {len(files)} in {self.input_dir}.",
-                "Name the input that holds DICOM: Batch.open(DIR, input_name=NAME), or see what is wrong with each "
-                "file: kaapana-nb batch check DIR",
-            )
-        return headers
-
-    def volume(self) -> SeriesVolume:
-        """The input as a `SeriesVolume`: an image file of an earlier operator if there is one, else DICOM.
-
-        A DICOM volume holds stored values, with slope and intercept beside them.
-        """
-        from kaapana_nb.data.series import read_series
-        from kaapana_nb.data.volume import SeriesVolume
-
-        if self._image_file() is not None:
-            return SeriesVolume.from_image(self.image())
-        return read_series(self.instances())
-
-    def image(self) -> sitk.Image:
-        """The input as a SimpleITK image, in HU for CT; an image file of an earlier operator if there is one.
-
-        Raises
-        ------
-        BatchError
-            When there is more than one image file, or it cannot be read.
-        """
-        path = self._image_file()
-        if path is None:
-            return self.volume().to_image()
-        import SimpleITK as sitk
-
-        try:
-            return sitk.ReadImage(str(path))
-        except RuntimeError as error:
-            raise BatchError(
-                f"Batch element {self.name}: {path.name} cannot be read as an image.",
-                f"Run the operator that writes {self.input_name!r} again.",
-            ) from error
-
-    def _image_file(self) -> Path | None:
-        images = [path for path in self.files() if path.name.lower().endswith(IMAGE_SUFFIXES)]
-        if len(images) > 1:
-            raise BatchError(
-                f"Batch element {self.name} has {len(images)} image files in {self.input_dir}; one was expected.",
-                "Take the element itself as the algorithm's first parameter (BatchElement) and read the file you mean.",
-            )
-        return images[0] if images else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +46,8 @@ class Batch:
         Directories of input and results below each element.
     context
         The environment that the batch was opened from; ``None`` for `open`.
+    source_dir
+        Directory of DICOM files that is no workflow run; ``None`` otherwise.
     """
 
     run_dir: Path
@@ -174,12 +56,18 @@ class Batch:
     input_name: str
     output_name: str
     context: RunContext | None = None
+    source_dir: Path | None = None
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], *, input_name: str | None = None, output_name: str | None = None
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        input_name: str | None = None,
+        output_name: str | None = None,
+        run_dir: str | os.PathLike[str] | None = None,
     ) -> Batch:
-        """Open the batch of a run directory, or a batch directory itself.
+        """Open the batch of a run directory, a batch directory itself, or any directory of DICOM files.
 
         Parameters
         ----------
@@ -187,6 +75,8 @@ class Batch:
             Directory of the input below each element; default: the one that the elements have.
         output_name
             Directory of the results below each element.
+        run_dir
+            Where results go for a directory that is no workflow run; default: ``kaapana-run`` in it.
 
         Raises
         ------
@@ -195,16 +85,18 @@ class Batch:
         """
         directory = Path(path).absolute()
         if (directory / BATCH_NAME).is_dir():
-            run_dir, batch_dir = directory, directory / BATCH_NAME
+            found_run, batch_dir = directory, directory / BATCH_NAME
         elif directory.name == BATCH_NAME and directory.is_dir():
-            run_dir, batch_dir = directory.parent, directory
+            found_run, batch_dir = directory.parent, directory
+        elif directory.is_dir():
+            loose_run = directory / OWN_DIRECTORY if run_dir is None else Path(run_dir).absolute()
+            return cls._of_files(directory, loose_run, input_name or DEFAULT_INPUT, output_name or DEFAULT_OUTPUT)
         else:
-            state = "has no batch directory" if directory.is_dir() else "does not exist"
             raise BatchError(
-                f"{directory} {state}; <run>/batch/<SeriesInstanceUID>/<operator>/ was expected.",
-                "Name the run's directory, the one that holds `batch`.",
+                f"{directory} does not exist; <run>/batch/<SeriesInstanceUID>/<operator>/ was expected.",
+                "Name the run's directory, the one that holds `batch`, or a directory of DICOM files.",
             )
-        return cls._of(run_dir, batch_dir, input_name, output_name or DEFAULT_OUTPUT, None)
+        return cls._of(found_run, batch_dir, input_name, output_name or DEFAULT_OUTPUT, None)
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] | None = None, *, default_input: str = DEFAULT_INPUT) -> Batch:
@@ -264,6 +156,71 @@ class Batch:
             context=context,
         )
 
+    @classmethod
+    def _of_files(cls, directory: Path, run_dir: Path, input_name: str, output_name: str) -> Batch:
+        """The series of a directory of DICOM files; reads every header once, to know which file is whose."""
+        from kaapana_nb.data.index import Source, index_sources
+
+        input_name = _operator_name(input_name, "The input")
+        output_name = _operator_name(output_name, "The output")
+        _differ(input_name, output_name)
+        members: dict[str, list[str]] = {}
+        for index in index_sources([Source(None, directory)], directory):
+            for header in index.instances():
+                if header.series_uid is not None and is_uid(header.series_uid):
+                    members.setdefault(header.series_uid, []).append(header.file_name)
+        if not members:
+            raise BatchError(
+                f"{directory} has no batch directory and no DICOM file with a SeriesInstanceUID; "
+                "<run>/batch/<SeriesInstanceUID>/<operator>/ or DICOM files were expected.",
+                "Name the run's directory, the one that holds `batch`, or a directory of DICOM files.",
+            )
+        elements = tuple(
+            BatchElement(
+                element_dir=run_dir / BATCH_NAME / uid,
+                input_name=input_name,
+                output_name=output_name,
+                source_dir=directory,
+                members=tuple(names),
+            )
+            for uid, names in sorted(members.items())
+        )
+        return cls(
+            run_dir=run_dir,
+            batch_dir=run_dir / BATCH_NAME,
+            elements=elements,
+            input_name=input_name,
+            output_name=output_name,
+            source_dir=directory,
+        )
+
+    def series_table(self) -> list[SeriesRow]:
+        """One row per series, from one header each: at once, but without problems and gaps (see `index`)."""
+        from kaapana_nb.data.index import series_table
+
+        if self.source_dir is not None:
+            return [row for index in self.index() for row in index.series]
+        return series_table(self._sources())
+
+    def index(self, *, job: Job | None = None) -> list[SourceIndex]:
+        """Series, problems and header rows of every file; remembered beside the batch until files change.
+
+        Parameters
+        ----------
+        job
+            Tells progress, and cancels.
+        """
+        from kaapana_nb.data.index import index_sources
+
+        return index_sources(self._sources(), self.source_dir or self.run_dir, job=job)
+
+    def _sources(self) -> list[Source]:
+        from kaapana_nb.data.index import Source
+
+        if self.source_dir is not None:
+            return [Source(None, self.source_dir)]
+        return [Source(element.name, element.input_dir) for element in self.elements]
+
     @property
     def output_dir(self) -> Path:
         """Directory of results of the whole batch: ``<run>/<output_name>``."""
@@ -303,8 +260,8 @@ class Batch:
         """The same batch with another operator's directory as its input."""
         _operator_name(name, "The input")
         _differ(name, self.output_name)
-        elements = tuple(replace(element, input_name=name) for element in self.elements)
-        return replace(self, input_name=name, elements=elements)
+        elements = tuple(replace(element, input_name=name, source_dir=None, members=None) for element in self.elements)
+        return replace(self, input_name=name, elements=elements, source_dir=None)
 
     def with_output(self, name: str) -> Batch:
         """The same batch with its results going to another directory."""
@@ -318,14 +275,17 @@ class Batch:
 
     def _repr_html_(self) -> str:
         """The series table, without anything that identifies a patient."""
-        rows = "".join(_html_row(number, element) for number, element in enumerate(self.elements))
-        head = "".join(f"<th>{title}</th>" for title in ("", "series", "files", "input"))
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        head = "".join(f"<th>{title}</th>" for title in ("", *_COLUMNS))
+        body = "".join(_html_row(number, row) for number, row in enumerate(self.series_table()))
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _html_row(number: int, element: BatchElement) -> str:
-    files = sum(1 for _ in _walk(element.input_dir))
-    cells = (str(number), element.name, str(files), element.input_name)
+_COLUMNS = ("series", "modality", "description", "body part", "files", "rows", "columns")
+
+
+def _html_row(number: int, row: SeriesRow) -> str:
+    values = (row.name, row.modality, row.description, row.body_part, row.files, row.rows, row.columns)
+    cells = [str(number), *("" if value is None else str(value) for value in values)]
     return f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in cells)}</tr>"
 
 
@@ -339,23 +299,6 @@ def _has_uid(element: BatchElement, uid: str) -> bool:
 def _directories(directory: Path) -> list[str]:
     with os.scandir(directory) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _walk(directory: Path) -> Iterator[Path]:
-    """Files below a directory; hidden entries and links to directories are left out."""
-    stack = [directory]
-    while stack:
-        try:
-            entries = list(os.scandir(stack.pop()))
-        except OSError:
-            continue
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                stack.append(Path(entry.path))
-            elif entry.is_file():
-                yield Path(entry.path)
 
 
 def _guess_input(batch_dir: Path, names: list[str], output_name: str) -> str:

@@ -25,7 +25,6 @@ from kaapana_nb.files import atomic_file
 FORMAT = "kaapana-nb index 1\n"
 _MAX_CACHE = 1 << 30
 _LEFT_OUT = frozenset({"directory", "file_name", "patient_id"})
-_COLUMNS = tuple(name for name in InstanceHeader._fields if name not in _LEFT_OUT)
 _LISTS = frozenset({"image_type", "pixel_spacing", "image_position", "image_orientation"})
 
 
@@ -117,12 +116,9 @@ def _parse(data: bytes) -> dict[str, CachedSource]:
 def pack_rows(headers: list[InstanceHeader]) -> bytes:
     """Header rows column by column; a column whose values are all the same is stored once."""
     columns: dict[str, Any] = {}
-    for name in _COLUMNS:
-        values = [getattr(header, name) for header in headers]
-        if values and all(value == values[0] for value in values):
-            columns[name] = {"all": values[0]}
-        else:
-            columns[name] = values
+    for name, values in zip(InstanceHeader._fields, zip(*headers, strict=True), strict=False):
+        if name not in _LEFT_OUT:
+            columns[name] = {"all": values[0]} if values.count(values[0]) == len(values) else values
     return json.dumps({"count": len(headers), "columns": columns}, ensure_ascii=True).encode()
 
 
@@ -141,7 +137,7 @@ def unpack_rows(data: bytes, directory: Path, names: list[str]) -> list[Instance
     columns: list[list[Any]] = [[directory] * count, names]
     for name in InstanceHeader._fields[2:]:
         stored = content["columns"].get(name)
-        if name == "patient_id":
+        if name in _LEFT_OUT or not count:
             columns.append([None] * count)
         elif isinstance(stored, dict):
             columns.append([_value(name, stored["all"])] * count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,9 @@ COSINE_TOLERANCE = 1e-4
 TILT_TOLERANCE_MM = 0.01
 """In-plane displacement from slice to slice below which a stack counts as straight."""
 
+_GEOMETRY = operator.attrgetter(
+    "rows", "columns", "samples_per_pixel", "pixel_spacing", "image_orientation", "number_of_frames"
+)
 Vector = tuple[float, float, float]
 
 
@@ -119,11 +123,10 @@ def split_geometry(headers: Sequence[InstanceHeader]) -> list[list[int]]:
     """Indices of the headers grouped by size, pixel spacing and orientation, the largest group first."""
     groups: list[tuple[InstanceHeader, list[int]]] = []
     by_key: dict[tuple[object, ...], list[int]] = {}
-    for index, header in enumerate(headers):
-        key = (
-            header.rows, header.columns, header.samples_per_pixel, header.pixel_spacing, header.image_orientation,
-            header.number_of_frames,
-        )  # fmt: skip
+    keys = list(map(_GEOMETRY, headers))
+    if len(set(keys)) == 1:
+        return [list(range(len(headers)))]
+    for index, (header, key) in enumerate(zip(headers, keys, strict=True)):
         members = by_key.get(key)
         if members is None:
             members = next((found for sample, found in groups if _same_geometry(sample, header)), None)

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kaapana_nb.data.cache import CachedSource, IndexCache, open_cache, pack_rows, unpack_rows
-from kaapana_nb.data.geometry import split_geometry, stack_of
 from kaapana_nb.data.header import InstanceHeader
 from kaapana_nb.data.progress import Job
 from kaapana_nb.data.reader import Unreadable, read_directory, read_header
-from kaapana_nb.data.scan import FileEntry, fingerprint, is_hidden, scan_files
-from kaapana_nb.data.verdicts import Problem, check_series, is_image, without_localizers
+from kaapana_nb.data.scan import FileEntry, fingerprint, list_files, scan_files
+from kaapana_nb.data.verdicts import Findings, Problem, check_series
 from kaapana_nb.data.walker import HeaderWalker
 
 _FRESH_NS = 2_000_000_000
@@ -88,7 +87,8 @@ class SourceIndex:
                 return tuple(unpack_rows(self.packed, self.source.directory, list(self.file_names)))
             except (ValueError, TypeError, KeyError):
                 pass
-        entries = [entry for entry in scan_files(self.source.directory) if entry.name in set(self.file_names)]
+        names = set(self.file_names)
+        entries = [entry for entry in scan_files(self.source.directory) if entry.name in names]
         found = read_directory(self.source.directory, entries, HeaderWalker())
         return tuple(result for result in found if isinstance(result, InstanceHeader))
 
@@ -109,13 +109,13 @@ def index_sources(sources: Sequence[Source], cache_dir: Path, *, job: Job | None
     changed = False
     for number, source in enumerate(sources):
         job.step(number, len(sources), "reading headers")
+        begin = time.time_ns()
         entries = scan_files(source.directory)
         key, mark = str(source.directory), fingerprint(entries)
         known.discard(key)
         cached = cache.get(key, mark)
         index = None if cached is None else _from_cache(source, entries, cached)
         if index is None:
-            begin = time.time_ns()
             index = _examine(source, entries, walker, job)
             changed |= _remember(cache, key, mark, index, entries, begin)
         results.append(index)
@@ -132,7 +132,7 @@ def series_table(sources: Sequence[Source]) -> list[SeriesRow]:
     rows = []
     walker = HeaderWalker()
     for source in sources:
-        entries = [entry for entry in scan_files(source.directory) if not is_hidden(entry.name)]
+        entries = list_files(source.directory)
         header = next(_some_header(source.directory, entries, walker), None)
         name = source.name or source.directory.name
         if header is None:
@@ -144,9 +144,9 @@ def series_table(sources: Sequence[Source]) -> list[SeriesRow]:
     return rows
 
 
-def _some_header(directory: Path, entries: list[FileEntry], walker: HeaderWalker) -> Iterator[InstanceHeader]:
-    for entry in entries[:_TRIES]:
-        result = read_header(directory / entry.name, walker)
+def _some_header(directory: Path, names: list[str], walker: HeaderWalker) -> Iterator[InstanceHeader]:
+    for name in names[:_TRIES]:
+        result = read_header(directory / name, walker)
         if isinstance(result, InstanceHeader):
             yield result
 
@@ -173,22 +173,23 @@ def _examine(source: Source, entries: list[FileEntry], walker: HeaderWalker, job
             job.step(len(found), len(entries), f"reading headers of {source.directory.name}")
         found.append(result)
     headers = tuple(result for result in found if isinstance(result, InstanceHeader))
+    problems: list[Problem] = []
+    rows: list[SeriesRow] = []
     if source.name is not None:
-        problems = check_series(found)
-        rows = [_summary(source.name, headers, len(entries), len(problems))]
+        findings = check_series(found)
+        problems = findings.problems
+        rows.append(_summary(source.name, findings, len(headers), len(entries)))
     else:
-        groups: dict[str, list[InstanceHeader | Unreadable]] = {}
+        groups: dict[str, list[InstanceHeader]] = {}
         for header in headers:
             groups.setdefault(header.series_uid or "", []).append(header)
         strays = [result for result in found if isinstance(result, Unreadable)]
-        problems = [problem for problem in check_series(strays) if problem.file_name]
-        rows = []
+        problems += [problem for problem in check_series(strays).problems if problem.file_name]
         for uid, group in sorted(groups.items()):
-            of_group = check_series(group)
-            problems += of_group
-            members = tuple(header for header in group if isinstance(header, InstanceHeader))
+            findings = check_series(group)
+            problems += findings.problems
             if uid:
-                rows.append(_summary(uid, members, len(members), len(of_group)))
+                rows.append(_summary(uid, findings, len(group), len(group)))
     return SourceIndex(
         source=source,
         series=tuple(rows),
@@ -199,39 +200,40 @@ def _examine(source: Source, entries: list[FileEntry], walker: HeaderWalker, job
     )
 
 
-def _summary(name: str, headers: Sequence[InstanceHeader], files: int, problems: int) -> SeriesRow:
-    if not headers:
-        return SeriesRow(name=name, series_uid=name, files=files, instances=0, problems=problems)
-    images = without_localizers([header for header in headers if is_image(header)])
-    if not images:
-        return _row(name, headers[0], files=files, instances=len(headers), problems=problems)
-    group = split_geometry(images)[0]
-    stacked = [images[index] for index in group]
-    stack = stack_of(stacked)
-    depth = stack.spacing_mm[2] if stack.placed else None
-    has_spacing = stacked[0].pixel_spacing is not None
-    x, y = stack.spacing_mm[:2] if has_spacing else (None, None)
+def _summary(name: str, findings: Findings, instances: int, files: int) -> SeriesRow:
+    problems, first, stack, complete = findings
+    if first is None:
+        return SeriesRow(name=name, series_uid=name, files=files, instances=0, problems=len(problems))
+    spacing: tuple[float | None, float | None, float | None] | None = None
+    if stack is not None:
+        x, y, depth = stack.spacing_mm
+        if first.pixel_spacing is not None:
+            spacing = (x, y, depth if stack.placed else None)
+        elif stack.placed:
+            spacing = (None, None, depth)
     return _row(
         name,
-        stacked[0],
+        first,
         files=files,
-        instances=len(headers),
-        problems=problems,
-        spacing_mm=(x, y, depth) if has_spacing or depth is not None else None,
-        complete=stack.complete and len(group) == len(images) if stack.placed else None,
+        instances=instances,
+        problems=len(problems),
+        spacing_mm=spacing,
+        complete=complete,
     )
 
 
 def _remember(
     cache: IndexCache, key: str, mark: str, index: SourceIndex, entries: list[FileEntry], begin_ns: int
 ) -> bool:
+    # A file that changes after the scan gets times that the fingerprint does not have, so it is found out next time.
     newest = max((max(entry.mtime_ns, entry.ctime_ns) for entry in entries), default=0)
-    if newest > begin_ns - _FRESH_NS or fingerprint(scan_files(index.source.directory)) != mark:
+    if newest > begin_ns - _FRESH_NS:
         return cache.sources.pop(key, None) is not None
+    with_row = set(index.file_names)
     summary = {
         "series": [asdict(row) for row in index.series],
         "problems": [list(problem) for problem in index.problems],
-        "without_row": [n for n, entry in enumerate(entries) if entry.name not in set(index.file_names)],
+        "without_row": [n for n, entry in enumerate(entries) if entry.name not in with_row],
     }
     cache.sources[key] = CachedSource(mark, summary, pack_rows(list(index.headers or ())))
     return True
@@ -254,3 +256,21 @@ def _from_cache(source: Source, entries: list[FileEntry], cached: CachedSource) 
         )
     except (TypeError, KeyError, ValueError):
         return None
+
+
+class LocatedProblem(NamedTuple):
+    """A problem with the path it concerns: a file, or the directory of a series."""
+
+    path: Path
+    problem: str
+    remedy: str
+    severity: str
+
+
+def located_problems(indexes: Sequence[SourceIndex]) -> list[LocatedProblem]:
+    """The problems of several directories, with paths."""
+    return [
+        LocatedProblem(index.source.directory / problem.file_name, problem.problem, problem.remedy, problem.severity)
+        for index in indexes
+        for problem in index.problems
+    ]

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kaapana_nb.data.batch import BatchElement
+from kaapana_nb.data.element import BatchElement
+from kaapana_nb.data.scan import scan_files
 from kaapana_nb.errors import AlgorithmError, DicomError
 
 Loader = Callable[[BatchElement], Any]
@@ -100,8 +101,17 @@ def _load_datasets(element: BatchElement) -> list[Any]:
     return datasets
 
 
+def _load_path(element: BatchElement) -> Path:
+    if element.members is not None and len(element.members) < len(scan_files(element.input_dir)):
+        raise AlgorithmError(
+            f"{element.input_dir} holds more than series {element.name}, so its path is no input of one element.",
+            "Take BatchElement as the algorithm's first parameter and use element.files(), or open a workflow run.",
+        )
+    return element.input_dir
+
+
 register_loader("SimpleITK.SimpleITK.Image", BatchElement.image)
 register_loader("kaapana_nb.data.volume.SeriesVolume", BatchElement.volume)
 register_loader("builtins.list[pydicom.dataset.Dataset]", _load_datasets)
 register_loader(BatchElement, lambda element: element)
-register_loader(Path, lambda element: element.input_dir)
+register_loader(Path, _load_path)

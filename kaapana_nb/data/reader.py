@@ -66,9 +66,12 @@ def read_directory(
 ) -> Iterator[InstanceHeader | Unreadable]:
     """One result per file, in the order of `entries`; reads ahead with threads where the disk is slow."""
     prefix = f"{directory}/"
-    begin = time.perf_counter()
-    probe = [_head(prefix + entry.name) for entry in entries[:_PROBE]]
-    slow = (time.perf_counter() - begin) / max(1, len(probe)) > _SLOW_READ_S
+    probe, times = [], [0.0]
+    for entry in entries[:_PROBE]:
+        begin = time.perf_counter()
+        probe.append(_head(prefix + entry.name))
+        times.append(time.perf_counter() - begin)
+    slow = sorted(times)[len(times) // 2] > _SLOW_READ_S
     for entry, (size, head) in zip(entries, probe, strict=False):
         yield _read(directory, entry.name, size, head, walker)
     rest = entries[_PROBE:]

@@ -13,6 +13,12 @@ OWN_DIRECTORY = "kaapana-run"
 """Results of a directory that is no workflow run are kept below this name in it; never scanned as input."""
 
 
+IMAGE_SUFFIXES = (".nrrd", ".nii", ".nii.gz", ".mha")
+"""Image files of earlier operators."""
+CACHE_NAME = ".kaapana-nb-index"
+"""The file in which an index is remembered; no input either."""
+
+
 class FileEntry(NamedTuple):
     """One regular file: name relative to the scanned directory, bytes, and times of change in nanoseconds."""
 
@@ -37,23 +43,20 @@ def scan_files(directory: Path) -> list[FileEntry]:
                     name = prefix + entry.name
                     try:
                         status = entry.stat(follow_symlinks=False)
-                        if stat.S_ISDIR(status.st_mode):
-                            if name != OWN_DIRECTORY:
-                                pending.append(name + "/")
-                            continue
-                        if stat.S_ISLNK(status.st_mode):
+                        kind = stat.S_IFMT(status.st_mode)
+                        if kind == stat.S_IFLNK:
                             status = entry.stat()
+                            kind = stat.S_IFREG if stat.S_ISREG(status.st_mode) else 0
                     except OSError:
                         continue
-                    if stat.S_ISREG(status.st_mode) and not entry.name.startswith(CACHE_NAME):
+                    if kind == stat.S_IFREG:
                         entries.append(FileEntry(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+                    elif kind == stat.S_IFDIR and name != OWN_DIRECTORY:
+                        pending.append(name + "/")
         except OSError:
             continue
     entries.sort()
-    return entries
-
-
-CACHE_NAME = ".kaapana-nb-index"
+    return [entry for entry in entries if entry.name != CACHE_NAME]
 
 
 def fingerprint(entries: Iterable[FileEntry]) -> str:
@@ -65,3 +68,12 @@ def fingerprint(entries: Iterable[FileEntry]) -> str:
 def is_hidden(name: str) -> bool:
     """Whether a file's name begins with a dot."""
     return name.rpartition("/")[2].startswith(".")
+
+
+def list_files(directory: Path) -> list[str]:
+    """Names of the files directly in `directory` that are not hidden, sorted; without looking at the files."""
+    try:
+        with os.scandir(directory) as found:
+            return sorted(entry.name for entry in found if not entry.name.startswith(".") and entry.is_file())
+    except OSError:
+        return []

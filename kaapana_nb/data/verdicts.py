@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from kaapana_nb.data.geometry import split_geometry, stack_of
+from kaapana_nb.data.geometry import Stack, split_geometry, stack_of
 from kaapana_nb.data.header import InstanceHeader
 from kaapana_nb.data.reader import Unreadable
-from kaapana_nb.data.scan import is_hidden
+from kaapana_nb.data.scan import IMAGE_SUFFIXES, is_hidden
 from kaapana_nb.data.syntaxes import syntax_problem
 
 Severity = Literal["error", "warning"]
@@ -30,6 +32,12 @@ _KINDS = {
 """Beginnings of SOP class UIDs (PS3.4 annex B) of what is no image to make a volume of; the longest wins."""
 
 
+_ALIKE = operator.attrgetter(
+    "series_uid", "sop_class_uid", "transfer_syntax_uid", "rows", "columns", "number_of_frames", "samples_per_pixel",
+    "bits_allocated", "photometric_interpretation", "pixel_length",
+)  # fmt: skip
+
+
 class Problem(NamedTuple):
     """One thing that is wrong.
 
@@ -47,12 +55,58 @@ class Problem(NamedTuple):
     severity: Severity
 
 
-def check_series(found: Sequence[InstanceHeader | Unreadable]) -> list[Problem]:
+class Findings(NamedTuple):
+    """What a check of a series found: its problems, and the geometry of the slices that would make its volume."""
+
+    problems: list[Problem]
+    first: InstanceHeader | None
+    """The first slice, or any instance where there is none."""
+    stack: Stack | None
+    complete: bool | None
+    """Whether the slices are all there and belong together; ``None`` where they have no position."""
+
+
+def check_series(found: Sequence[InstanceHeader | Unreadable]) -> Findings:
     """Every problem of the files of one series: at most one per file, then those of the whole series."""
+    headers = [result for result in found if isinstance(result, InstanceHeader)]
     problems: list[Problem] = []
-    headers: list[InstanceHeader] = []
+    alike = len(headers) == len(found) and _all_alike(headers)
+    images = headers if alike else _check_files(found, headers, problems)
+    if not headers and not any(_is_image_file(result.file_name) for result in found):
+        problems.append(
+            Problem("", "The series has no DICOM file.", "Check the operator that fetches the input.", "error")
+        )
+    if not images:
+        return Findings(problems, headers[0] if headers else None, None, None)
+    kept = _without_localizers(images, problems)
+    groups = split_geometry(kept)
+    stacked = [kept[index] for index in groups[0]]
+    for group in groups[1:]:
+        problems += [_differing(kept[index], stacked) for index in group]
+    stack = stack_of(stacked)
+    if len(stacked) > 1:
+        problems += _check_stack(stacked, stack)
+    return Findings(problems, stacked[0], stack, stack.complete and len(groups) == 1 if stack.placed else None)
+
+
+def _all_alike(headers: list[InstanceHeader]) -> bool:
+    """Whether the instances differ in nothing that `_check_file` looks at, and the first is sound: the usual case."""
+    if not headers or len(set(map(_ALIKE, headers))) > 1 or headers[0].pixel_length is None:
+        return False
+    if len({header.sop_instance_uid for header in headers}) < len(headers):
+        return False
+    length = headers[0].pixel_length
+    whole = all((header.pixel_offset or 0) + length <= header.file_size for header in headers)
+    return whole and _check_file(headers[0], {}, headers[0].series_uid) is None
+
+
+def _check_files(
+    found: Sequence[InstanceHeader | Unreadable], headers: list[InstanceHeader], problems: list[Problem]
+) -> list[InstanceHeader]:
+    """Add the problem of each file; returns those that may be slices of a volume."""
+    images: list[InstanceHeader] = []
     seen: dict[str, str] = {}
-    counts = Counter(result.series_uid for result in found if isinstance(result, InstanceHeader))
+    counts = Counter(header.series_uid for header in headers)
     usual_uid = counts.most_common(1)[0][0] if counts else None
     for result in found:
         problem = _unreadable(result) if isinstance(result, Unreadable) else _check_file(result, seen, usual_uid)
@@ -61,14 +115,8 @@ def check_series(found: Sequence[InstanceHeader | Unreadable]) -> list[Problem]:
         if isinstance(result, InstanceHeader) and (problem is None or problem.severity == "warning"):
             first = seen.get(result.sop_instance_uid or "") == result.file_name
             if first and is_image(result):
-                headers.append(result)
-    if not headers:
-        if not any(isinstance(result, InstanceHeader) for result in found):
-            problems.append(
-                Problem("", "The series has no DICOM file.", "Check the operator that fetches the input.", "error")
-            )
-        return problems
-    return problems + _check_geometry(headers)
+                images.append(result)
+    return images
 
 
 def is_image(header: InstanceHeader) -> bool:
@@ -83,20 +131,31 @@ def is_localizer(header: InstanceHeader) -> bool:
 
 def kind_of(header: InstanceHeader) -> str | None:
     """What an instance is, in words, where it is no image to make a volume of."""
-    uid = header.sop_class_uid or ""
+    kind = _kind_of_class(header.sop_class_uid or "")
+    return kind or (None if header.rows and header.columns else "an object without pixels")
+
+
+@functools.lru_cache(maxsize=256)
+def _kind_of_class(uid: str) -> str | None:
     matches = [prefix for prefix in _KINDS if uid == prefix or (prefix.endswith(".") and uid.startswith(prefix))]
-    if matches:
-        return _KINDS[max(matches, key=len)]
-    return None if header.rows and header.columns else "an object without pixels"
+    return _KINDS[max(matches, key=len)] if matches else None
 
 
 def without_localizers(headers: Sequence[InstanceHeader]) -> list[InstanceHeader]:
     """The instances without the localizers among them, unless all are localizers."""
-    others = [header for header in headers if not is_localizer(header)]
-    return others or list(headers)
+    types = {header.image_type for header in headers}
+    if not any("LOCALIZER" in (image_type or ()) for image_type in types):
+        return list(headers)
+    return [header for header in headers if not is_localizer(header)] or list(headers)
 
 
-def _unreadable(result: Unreadable) -> Problem:
+def _is_image_file(name: str) -> bool:
+    return name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _unreadable(result: Unreadable) -> Problem | None:
+    if _is_image_file(result.file_name) and result.file_size:
+        return None  # the image of an earlier operator
     severity: Severity = "warning" if result.harmless or is_hidden(result.file_name) else "error"
     return Problem(result.file_name, result.problem, result.remedy, severity)
 
@@ -112,10 +171,6 @@ def _check_file(header: InstanceHeader, seen: dict[str, str], usual_uid: str | N
             "Move it to a directory of its own.",
             "error",
         )
-    uid = header.sop_instance_uid or ""
-    if uid in seen:
-        return Problem(name, f"The file has the SOPInstanceUID of {seen[uid]}.", "Delete one of the two.", "warning")
-    seen[uid] = name
     kind = kind_of(header)
     if kind is not None:
         return Problem(
@@ -124,7 +179,13 @@ def _check_file(header: InstanceHeader, seen: dict[str, str], usual_uid: str | N
     problem = syntax_problem(header.transfer_syntax_uid)
     if problem is not None:
         return Problem(name, *problem, "error")
-    return _check_pixels(header)
+    damage = _check_pixels(header)
+    if damage is not None:
+        return damage
+    if uid in seen:
+        return Problem(name, f"The file has the SOPInstanceUID of {seen[uid]}.", "Delete one of the two.", "warning")
+    seen[uid] = name
+    return None
 
 
 def _check_pixels(header: InstanceHeader) -> Problem | None:
@@ -159,8 +220,7 @@ def frame_bytes(header: InstanceHeader) -> int:
     return (bits + 7) // 8
 
 
-def _check_geometry(headers: list[InstanceHeader]) -> list[Problem]:
-    problems: list[Problem] = []
+def _without_localizers(headers: list[InstanceHeader], problems: list[Problem]) -> list[InstanceHeader]:
     kept = without_localizers(headers)
     if len(kept) < len(headers):
         problems += [
@@ -173,23 +233,16 @@ def _check_geometry(headers: list[InstanceHeader]) -> list[Problem]:
             for header in headers
             if is_localizer(header)
         ]
-    groups = split_geometry(kept)
-    usual = kept[groups[0][0]]
-    for group in groups[1:]:
-        problems += [
-            Problem(
-                kept[index].file_name,
-                f"The geometry differs from the {len(groups[0])} others' of the series: "
-                f"{_difference(kept[index], usual)}.",
-                "Move it to a directory of its own, or read the instances you mean: read_series(headers).",
-                "error",
-            )
-            for index in group
-        ]
-    stacked = [kept[index] for index in groups[0]]
-    if len(stacked) > 1 and not any((header.number_of_frames or 1) > 1 for header in stacked):
-        problems += _check_stack(stacked)
-    return problems
+    return kept
+
+
+def _differing(header: InstanceHeader, stacked: list[InstanceHeader]) -> Problem:
+    return Problem(
+        header.file_name,
+        f"The geometry differs from the {len(stacked)} others' of the series: {_difference(header, stacked[0])}.",
+        "Move it to a directory of its own, or read the instances you mean: read_series(headers).",
+        "error",
+    )
 
 
 def _difference(header: InstanceHeader, usual: InstanceHeader) -> str:
@@ -213,8 +266,7 @@ def _show(value: object) -> str:
     return "absent" if value is None else str(value)
 
 
-def _check_stack(headers: list[InstanceHeader]) -> list[Problem]:
-    stack = stack_of(headers)
+def _check_stack(headers: list[InstanceHeader], stack: Stack) -> list[Problem]:
     problems: list[Problem] = []
     if not stack.placed:
         if any(header.image_position is not None for header in headers):

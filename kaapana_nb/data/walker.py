@@ -35,7 +35,7 @@ _UNDEFINED = 0xFFFFFFFF
 _MAX_DEPTH = 16
 _MAX_ELEMENTS = 4096
 _MAX_LAYOUTS = 16
-_MAX_VARIABLE = 9
+_MAX_VARIABLE = 14
 """Elements of varying length in one layout: more come from another series, which gets a layout of its own."""
 _MAX_MEMO = 8192
 
