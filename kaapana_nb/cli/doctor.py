@@ -87,6 +87,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield check_lock(bootstrap.ROOT / "requirements.lock")
     for package, (program, without) in {**bootstrap.SYSTEM, **bootstrap.TEST_SYSTEM}.items():
         yield check_program(package, program, without)
+    yield check_containers(settings)
     for name in bootstrap.HELM:
         yield check_helm(settings.bin_dir / name)
     yield check_sample(settings)
@@ -148,6 +149,21 @@ def check_program(package: str, program: str, without: str) -> Finding:
         "make test (as root) installs it" if package in bootstrap.TEST_SYSTEM else "make setup (as root) installs it"
     )
     return Finding(name=package, severity=severity, message=f"missing: {without}", remedy=remedy)
+
+
+def check_containers(settings: Settings) -> Finding:
+    """Whether podman can really run a container here, found out by running one."""
+    from kaapana_nb.clients.podman import PodmanRunner
+
+    reason = PodmanRunner(settings.containers_dir).unusable()
+    if not reason:
+        return Finding(name="containers", severity=Severity.OK, message="podman runs them")
+    return Finding(
+        name="containers",
+        severity=Severity.WARNING,
+        message=f"run by the process runner, without isolation: {reason}",
+        remedy="make setup (as root); in a pod without rights there is none",
+    )
 
 
 def check_helm(program: Path) -> Finding:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import Any
 
 from kaapana_nb import __version__
 from kaapana_nb.contract.exitcodes import FAILED, USAGE
@@ -33,21 +33,25 @@ Exit codes: 0 done, 1 failed, 2 wrong call, 126 nothing to do.
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser, as its sub-parsers are, that takes no shortened options: a script would break when one is added."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **options})
+
+
 def build_parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
     """The parser with the sub-commands `names`."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="kaapana-nb",
         description="From an algorithm in a notebook to a verified, pushed processing container for Kaapana.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"kaapana-nb {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
     for name in names:
-        if importlib.util.find_spec(f"kaapana_nb.cli.{name}") is None:
-            continue
         importlib.import_module(f"kaapana_nb.cli.{name}").register(subparsers)
     return parser
 
