@@ -123,6 +123,10 @@ class PodmanRunner:
             output_tail=ended.tail,
         )
 
+    def remove_storage(self) -> None:
+        """Remove all images and containers of this storage."""
+        self._podman("system", "reset", "--force")
+
     def _load(self, layout: Path) -> str:
         """Bring an image into podman's storage unless it is there; its id is the configuration's digest."""
         image = OciLayout(layout).image()

@@ -30,7 +30,7 @@ NAME = "local-only/base-python-cpu"
 PREFIX = "/opt/python"
 EPOCH = "1970-01-01T00:00:00Z"
 _RECIPE_LABEL = "io.kaapana-nb.recipe"
-_RECIPE = 2  # raise it when the base's content changes
+_RECIPE = 3  # raise it when the base's content changes
 
 _BUSYBOX = (
     "sh", "ash", "ls", "cat", "cp", "mv", "rm", "mkdir", "rmdir", "ln", "chmod", "chown", "env", "echo", "printf",

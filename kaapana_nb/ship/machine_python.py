@@ -78,8 +78,8 @@ def _module(source: bytes, path: str) -> Iterator[Entry]:
         return
     folder, _, name = path.rpartition("/")
     header = importlib.util.MAGIC_NUMBER + struct.pack("<I", 1) + importlib.util.source_hash(source)
-    # Marshalled twice: the first pass depends on which strings the running process happens to share.
-    data = header + marshal.dumps(marshal.loads(marshal.dumps(code)))  # noqa: S302 - our own bytes
+    # Version 2 of the format has no references: later versions' bytes depend on what else this process holds.
+    data = header + marshal.dumps(code, 2)
     yield Entry(path=f"{folder}/__pycache__/{name[:-3]}.{sys.implementation.cache_tag}.pyc", content=data)
 
 
