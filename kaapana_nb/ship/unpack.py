@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from installer import install
 from installer.destinations import WheelDestination
 from installer.exceptions import InstallerError
-from installer.records import Hash, RecordEntry
+from installer.records import Hash, InvalidRecordEntry, RecordEntry
 from installer.scripts import Script
 from installer.sources import WheelFile
 
@@ -67,7 +67,16 @@ def wheel_entries(wheel: Wheel, target: str) -> list[Entry]:
                 metadata["direct_url.json"] = _direct_url(wheel)
             install(source, destination, metadata)
             return destination.entries
-    except (InstallerError, zipfile.BadZipFile, ValueError, KeyError, OSError, NotImplementedError) as error:
+    except (
+        InstallerError,
+        InvalidRecordEntry,
+        csv.Error,
+        zipfile.BadZipFile,
+        ValueError,
+        KeyError,
+        OSError,
+        NotImplementedError,
+    ) as error:
         raise BuildError(
             f"{wheel.path.name} is no usable wheel: {error}.", f"Remove {wheel.path} and build again."
         ) from error
