@@ -85,14 +85,14 @@ def ship_notebook(
     with step("check") as log:
         spec = NotebookSpec.read(notebook)
         check_parameters(spec, parameters or {})
+        if destination.client is not None and destination.reference is not None:
+            destination.client.probe(push_to=destination.reference.repository)
+            log(f"registry {destination.reference.registry} takes {destination.reference.repository}")
         extension = export_notebook(notebook, profile)
         allowed_findings = guard(extension, batch=batch, allowed=allowed)
         log(f"{notebook.name}: algorithm {extension.name} {extension.version}, {len(batch)} series, nothing private")
         for finding in allowed_findings:
             log(f"allowed: {finding}")
-        if destination.client is not None and destination.reference is not None:
-            destination.client.probe(push_to=destination.reference.repository)
-            log(f"registry {destination.reference.registry} takes {destination.reference.repository}")
         runner = find_runner(settings, log)
     with step("export") as log:
         files = write_extension(extension, directory, force=force)
