@@ -193,6 +193,8 @@ def install_environment() -> str:
         try:
             _install_with_uv(uv)
         except SetupError as error:
+            if importlib.util.find_spec("ensurepip") is None:
+                raise  # pip cannot take over
             failure = f" (uv could not: {_last_line(str(error.args[0]))})"
             shutil.rmtree(VENV, ignore_errors=True)
             uv = None
