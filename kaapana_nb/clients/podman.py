@@ -104,7 +104,7 @@ class PodmanRunner:
         words += [image, *(command or ())]
         try:
             ended = supervise(
-                [str(self._program), *words], environ={**environ, **own}, timeout_s=timeout_s, log=log,
+                [str(self._program), *words], environ={**environ, **own}, cwd=self._directory, timeout_s=timeout_s, log=log,
                 stop=lambda: self._quietly("kill", name),
             )  # fmt: skip
             state = self._state(name)
@@ -133,7 +133,14 @@ class PodmanRunner:
         identity = image.manifest.config.digest.removeprefix("sha256:")
         if self._podman("image", "exists", identity).returncode == 0:
             return identity
-        done = self._podman("pull", "--quiet", f"oci:{layout}")
+        # podman 4 names an image after its path and refuses components such as ".local": give it a plain name
+        link = self._directory / f"image-{identity[:16]}"
+        link.unlink(missing_ok=True)
+        link.symlink_to(layout.absolute())
+        try:
+            done = self._podman("pull", "--quiet", f"oci:{link.name}")
+        finally:
+            link.unlink(missing_ok=True)
         if done.returncode != 0 or identity not in done.stdout:
             raise PlatformError(
                 f"podman could not load the image in {layout}: {done.stderr.strip()[-300:] or done.stdout[-100:]}.",
@@ -154,8 +161,8 @@ class PodmanRunner:
     def _podman(self, *words: str) -> subprocess.CompletedProcess[str]:
         try:
             return subprocess.run(
-                [str(self._program), *words], env=self._environ(), capture_output=True, text=True, check=False,
-                timeout=300,
+                [str(self._program), *words], env=self._environ(), cwd=self._directory, capture_output=True, text=True,
+                check=False, timeout=300,
             )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired) as error:
             raise PlatformError(f"podman {words[0]} did not work: {error}.", "Run `kaapana-nb doctor`.") from error
