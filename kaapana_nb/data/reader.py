@@ -28,6 +28,7 @@ HEADER_BUDGET = 4 << 20
 _LONG_HEAD = 128 << 10
 _PER_FRAME_GROUP = 0x52000000  # functional groups of enhanced objects: long, and nothing of them is in a header row
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+_PIXEL_DATA = 0x7FE00010
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _MEDIA_DIRECTORY = b"1.2.840.10008.1.3.10"  # MediaStorageSOPClassUID of a DICOMDIR
 _UNDEFINED = 0xFFFFFFFF
@@ -167,7 +168,7 @@ def _read_with_pydicom(directory: Path, name: str, size: int, head: bytes) -> In
         return no_dicom
     if not header.sop_class_uid or not header.sop_instance_uid:
         return _incomplete(directory, name, size, header)
-    if pixels:
+    if pixels and pixels[0]:
         offset, length = pixels
         return header._replace(pixel_offset=offset, pixel_length=None if length == _UNDEFINED else length)
     return header
@@ -183,7 +184,7 @@ def _read_partial(file: _BoundedFile, pixels: list[int]) -> Dataset:
 
     def stop(tag: int, _vr: str | None, length: int) -> bool:
         if tag in _PIXEL_TAGS:
-            pixels[:] = file.tell(), length
+            pixels[:] = (file.tell(), length) if tag == _PIXEL_DATA else (0, 0)
         return tag >= _PER_FRAME_GROUP
 
     return read_partial(cast("BinaryIO", file), stop_when=stop, force=True, specific_tags=list(TAGS))

@@ -171,8 +171,10 @@ def _check_file(header: InstanceHeader, seen: dict[str, str], usual_uid: str | N
             "Move it to a directory of its own.",
             "error",
         )
+    uid = header.sop_instance_uid or ""
     kind = kind_of(header)
     if kind is not None:
+        seen.setdefault(uid, name)
         return Problem(
             name, f"The file is {kind}, not an image.", "Read it with pydicom: list[pydicom.Dataset].", "warning"
         )
