@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import SimpleITK as sitk
 
     from kaapana_nb.data.header import InstanceHeader
+    from kaapana_nb.data.series import SeriesSource
     from kaapana_nb.data.volume import SeriesVolume
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)+\Z")
@@ -107,12 +108,17 @@ class BatchElement:
 
         A DICOM volume holds stored values, with slope and intercept beside them.
         """
-        from kaapana_nb.data.series import read_series
         from kaapana_nb.data.volume import SeriesVolume
 
         if self._image_file() is not None:
             return SeriesVolume.from_image(self.image())
-        return read_series(self.instances())
+        return self.source().read()
+
+    def source(self) -> SeriesSource:
+        """The DICOM series with no pixel read yet: for a range of slices or a preview."""
+        from kaapana_nb.data.series import open_series
+
+        return open_series(self.instances())
 
     def image(self) -> sitk.Image:
         """The input as a SimpleITK image, in HU for CT; an image file of an earlier operator if there is one.

@@ -27,7 +27,7 @@ class Frame(NamedTuple):
 
     header: InstanceHeader
     number: int
-    count: int
+    of: int
 
 
 def frames_of(headers: Sequence[InstanceHeader]) -> list[Frame]:

@@ -40,6 +40,8 @@ def frame_dtype(header: InstanceHeader) -> np.dtype[Any]:
         raise DicomError(
             f"{header.file_name} has BitsAllocated {bits}; 1, 8, 16, 32 or 64 was expected.", "Fetch the series again."
         )
+    if header.pixel_representation is None and bits in (32, 64):
+        return np.dtype(f"f{bits // 8}")  # FloatPixelData and DoubleFloatPixelData (PS3.3 C.7.6.24) have none
     return np.dtype(f"{'i' if signed else 'u'}{max(1, bits // 8)}")
 
 
@@ -91,11 +93,11 @@ def read_frame_into(frame: Frame, out: NDArray[Any], spans: list[list[Span]] | N
     """
     header = frame.header
     problem = syntaxes.syntax_problem(header.transfer_syntax_uid)
-    if problem is not None and header.transfer_syntax_uid is not None:
+    if problem is not None:
         raise DicomError(f"{header.file_name}: {problem[0]}", problem[1])
     if is_straight(header):
         _read_straight(frame, out)
-    elif syntaxes.CODECS.get(header.transfer_syntax_uid or "native", "native") == "native":
+    elif syntaxes.CODECS[header.transfer_syntax_uid or ""] == "native":
         out[...] = _read_with_pydicom(frame, out.shape)
     else:
         out[...] = _read_compressed(frame, out.shape, out.dtype, spans)
@@ -132,7 +134,7 @@ def _read_compressed(
     header = frame.header
     fd = os.open(header.path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        of_frames = encapsulated_spans(fd, header, frame.count) if spans is None else spans
+        of_frames = encapsulated_spans(fd, header, frame.of) if spans is None else spans
         data = b"".join(os.pread(fd, length, position) for position, length in of_frames[frame.number])
     finally:
         os.close(fd)
@@ -214,27 +216,25 @@ def _read_with_pydicom(frame: Frame, shape: tuple[int, ...]) -> NDArray[Any]:
     """Deflated, YBR, planar, 1-bit and floating-point pixels, by pydicom."""
     import pydicom
     from pydicom.pixels.utils import pixel_array
-    from pydicom.uid import ImplicitVRLittleEndian
 
     header = frame.header
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if header.transfer_syntax_uid == syntaxes.DEFLATED:
-                dataset = _read_deflated(header, frame.count)
+                dataset = _read_deflated(header, frame.of)
             else:
                 dataset = pydicom.dcmread(header.path, force=True)
-                if header.transfer_syntax_uid is None:
-                    dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
             array: NDArray[Any] = pixel_array(dataset, index=frame.number)
     except Exception as error:
         raise DicomError(
             f"The pixels of {header.file_name} cannot be read ({type(error).__name__}).",
             "Fetch the series again, or see the other problems: kaapana-nb batch check DIR",
         ) from error
-    if array.shape != shape:
+    if array.shape != shape or (array.dtype.kind == "f") != (frame_dtype(header).kind == "f"):
         raise DicomError(
-            f"The pixels of {header.file_name} have the shape {array.shape}; the header says {shape}.",
+            f"The pixels of {header.file_name} have the shape {array.shape} and type {array.dtype}; "
+            f"the header says {shape} and {frame_dtype(header)}.",
             "Fetch the series again.",
         )
     return array

@@ -85,7 +85,7 @@ def check_series(found: Sequence[InstanceHeader | Unreadable]) -> Findings:
         problems += [_differing(kept[index], stacked) for index in group]
     stack = stack_of(stacked)
     if len(stacked) > 1:
-        problems += _check_stack(stacked, stack)
+        problems += check_stack(stacked, stack)
     return Findings(problems, stacked[0], stack, stack.complete and len(groups) == 1 if stack.placed else None)
 
 
@@ -163,7 +163,7 @@ def _unreadable(result: Unreadable) -> Problem | None:
 def _check_file(header: InstanceHeader, seen: dict[str, str], usual_uid: str | None) -> Problem | None:
     name = header.file_name
     if header.series_uid is None:
-        return Problem(name, "The header has no SeriesInstanceUID.", "Fetch the series again.", "error")
+        return Problem(name, "The header has no SeriesInstanceUID.", "Fetch the series again.", "warning")
     if header.series_uid != usual_uid:
         return Problem(
             name,
@@ -268,7 +268,8 @@ def _show(value: object) -> str:
     return "absent" if value is None else str(value)
 
 
-def _check_stack(headers: list[InstanceHeader], stack: Stack) -> list[Problem]:
+def check_stack(headers: Sequence[InstanceHeader], stack: Stack) -> list[Problem]:
+    """The problems of a stack as a whole."""
     problems: list[Problem] = []
     if not stack.placed:
         if any(header.image_position is not None for header in headers):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +36,9 @@ class SeriesVolume:
     slope, intercept
         RescaleSlope and RescaleIntercept (PS3.3 C.11.1): real value = stored value * slope + intercept,
         Hounsfield units in CT.
+    tilt_mm
+        How far each slice lies off the one before it along columns and rows, mm: a gantry tilt. Spacing
+        and direction say nothing of it; `untilted` resamples. (0, 0) for straight stacks.
     """
 
     array: NDArray[Any]
@@ -44,6 +47,7 @@ class SeriesVolume:
     direction: tuple[float, ...] = IDENTITY
     slope: float = 1.0
     intercept: float = 0.0
+    tilt_mm: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
         if self.array.ndim not in (3, 4):
@@ -107,6 +111,24 @@ class SeriesVolume:
         image.SetDirection(self.direction)
         return image
 
+    def untilted(self) -> SeriesVolume:
+        """The volume resampled so that spacing, origin and direction say where each voxel lies.
+
+        Each slice is shifted back within its plane, by linear interpolation; the volume keeps its first
+        slice's origin and grows by nothing, so what is shifted out is lost and what is shifted in is the
+        lowest value of the volume.
+        """
+        if self.tilt_mm == (0.0, 0.0):
+            return self
+        result = np.empty_like(self.array)
+        fill = self.array.min() if self.array.size else 0
+        for index, plane in enumerate(self.array):
+            columns = self.tilt_mm[0] * index / self.spacing[0]
+            rows = self.tilt_mm[1] * index / self.spacing[1]
+            shifted = _shift(_shift(plane.astype(np.float64), rows, 0, fill), columns, 1, fill)
+            result[index] = np.rint(shifted) if self.array.dtype.kind in "iu" else shifted
+        return replace(self, array=result, tilt_mm=(0.0, 0.0))
+
     @classmethod
     def from_image(cls, image: sitk.Image) -> SeriesVolume:
         """The volume of a SimpleITK image (2D images become one slice); the pixels are copied.
@@ -146,3 +168,18 @@ def _scale_integers(array: NDArray[Any], slope: int, intercept: int, dtype: np.d
         result *= unsigned.type(slope % 2**bits)
     result += unsigned.type(intercept % 2**bits)
     return result.view(dtype)
+
+
+def _shift(plane: NDArray[Any], distance: float, axis: int, fill: float) -> NDArray[Any]:
+    """`plane` moved by `distance` elements along `axis` towards higher indices; linear in between."""
+    count = plane.shape[axis]
+    positions = np.arange(count) - distance
+    low = np.floor(positions).astype(np.int64)
+    part = positions - low
+    shape = [1] * plane.ndim
+    shape[axis] = count
+    weight = part.reshape(shape)
+    outside = ((positions < 0) | (positions > count - 1)).reshape(shape)
+    before = np.take(plane, np.clip(low, 0, count - 1), axis=axis)
+    after = np.take(plane, np.clip(low + 1, 0, count - 1), axis=axis)
+    return np.where(outside, fill, before * (1 - weight) + after * weight)
