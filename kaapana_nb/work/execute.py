@@ -211,7 +211,7 @@ def _papermill(spec: NotebookSpec, target: Path, environ: Mapping[str, str]) -> 
                 stderr_file=sys.stderr,
                 start_timeout=_START_TIMEOUT_S,
                 cwd=str(spec.path.absolute().parent),
-                config=Config({"KernelManager": {"transport": "ipc"}}),
+                config=Config({"KernelManager": {"transport": "ipc", "ip": str(directory / "kernel")}}),
             )
         except PapermillExecutionError as error:
             _remove_error_banner(target)
