@@ -102,10 +102,11 @@ class PodmanRunner:
             # Values reach podman in its environment and not on its command line, which every user may read.
             words += ["--env", f"{key}={value}" if key in own or key.startswith(_PODMANS) else key]
         words += [image, *(command or ())]
+        passed = {key: value for key, value in environ.items() if not key.startswith(_PODMANS)}
         try:
             ended = supervise(
-                [str(self._program), *words], environ={**environ, **own}, cwd=self._directory, timeout_s=timeout_s, log=log,
-                stop=lambda: self._quietly("kill", name),
+                [str(self._program), *words], environ={**passed, **own}, cwd=self._directory, timeout_s=timeout_s,
+                log=log, stop=lambda: self._quietly("kill", name),
             )  # fmt: skip
             state = self._state(name)
         finally:
@@ -134,8 +135,7 @@ class PodmanRunner:
         if self._podman("image", "exists", identity).returncode == 0:
             return identity
         # podman 4 names an image after its path and refuses components such as ".local": give it a plain name
-        link = self._directory / f"image-{identity[:16]}"
-        link.unlink(missing_ok=True)
+        link = self._directory / f"image-{identity[:16]}-{secrets.token_hex(4)}"
         link.symlink_to(layout.absolute())
         try:
             done = self._podman("pull", "--quiet", f"oci:{link.name}")

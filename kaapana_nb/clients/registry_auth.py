@@ -10,7 +10,7 @@ import threading
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from kaapana_nb.clients.registry_errors import LOGIN
+from kaapana_nb.clients.registry_errors import LOGIN, Answer
 from kaapana_nb.errors import RegistryError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Authenticator:
             value = self._tokens.get(scope) or self._basic
         return {"Authorization": value} if value else {}
 
-    def challenged(self, response: httpx.Response, scope: str, what: str) -> bool:
+    def challenged(self, answer: Answer, scope: str, what: str) -> bool:
         """Take a 401 answer in; whether it makes sense to ask once more.
 
         Raises
@@ -54,9 +54,9 @@ class Authenticator:
         RegistryError
             When the token server refuses, or lies where credentials must not go.
         """
-        challenge = response.headers.get("www-authenticate", "")
+        challenge = answer.headers.get("www-authenticate", "")
         scheme = challenge.partition(" ")[0].lower()
-        sent = response.request.headers.get("authorization", "")
+        sent = answer.authorization
         if scheme == "basic" and self._credentials is not None:
             basic = self._credentials.basic()
             if sent == basic:
@@ -101,10 +101,10 @@ class Authenticator:
             headers = {"Authorization": credentials.basic()} if credentials else {}
             response = self._client.get(realm, params=wanted, headers=headers)
         try:
-            answer = response.json() if response.status_code == 200 else {}
+            document = response.json() if response.status_code == 200 else {}
         except ValueError:
-            answer = {}
-        token = (answer.get("token") or answer.get("access_token")) if isinstance(answer, dict) else None
+            document = {}
+        token = (document.get("token") or document.get("access_token")) if isinstance(document, dict) else None
         if not isinstance(token, str) or not re.fullmatch(r"[!-~]{1,65536}", token):
             who = f"user {self.user!r}" if self.user else "anonymous access"
             raise RegistryError(

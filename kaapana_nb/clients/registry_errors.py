@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import ssl
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from kaapana_nb.errors import RegistryError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LOGIN = (
     "Give credentials: `podman login {host}`, --creds-file FILE, or KAAPANA_NB_REGISTRY_USER and "
@@ -16,33 +20,44 @@ LOGIN = (
 )
 
 
-def error_codes(response: httpx.Response) -> dict[str, str]:
-    """The error codes of an answer with what the registry adds (distribution specification, "Error Codes")."""
-    try:
-        errors = json.loads(response.content[:65536]).get("errors")
-    except (ValueError, AttributeError, httpx.ResponseNotRead):
-        return {}
-    if not isinstance(errors, list):
-        return {}
-    return {str(item.get("code")): _detail(item) for item in errors if isinstance(item, dict)}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a registry answered, read to its end; `authorization` is what the request carried."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+    url: str
+    authorization: str = field(default="", repr=False)
+
+    @property
+    def codes(self) -> dict[str, str]:
+        """The error codes with what the registry adds (distribution specification, "Error Codes")."""
+        try:
+            errors = json.loads(self.content[:65536]).get("errors")
+        except (ValueError, AttributeError, RecursionError):
+            return {}
+        if not isinstance(errors, list):
+            return {}
+        return {str(item.get("code"))[:40]: _detail(item) for item in errors if isinstance(item, dict)}
+
+    @property
+    def is_disk_full(self) -> bool:
+        """Whether the registry's storage is full (docker-registry: an internal error that wraps errno 28)."""
+        text = " ".join(self.codes.values())
+        return self.status == 507 or '"Err": 28' in text or "no space left" in text.lower()
 
 
 def _detail(item: dict[str, Any]) -> str:
     return f"{item.get('message') or ''} {json.dumps(item.get('detail') or '')}"[:500]
 
 
-def is_disk_full(response: httpx.Response) -> bool:
-    """Whether the registry's storage is full (docker-registry: an internal error that wraps errno 28)."""
-    text = " ".join(error_codes(response).values())
-    return response.status_code == 507 or '"Err": 28' in text or "no space left" in text.lower()
-
-
-def refusal(response: httpx.Response, host: str, what: str, *, user: str, has_credentials: bool) -> RegistryError:
+def refusal(answer: Answer, host: str, what: str, *, user: str, has_credentials: bool) -> RegistryError:
     """The error for an answer that is no success; `what` says what was tried, as in ``push tools/otsu``."""
-    status, codes = response.status_code, error_codes(response)
+    status, codes = answer.status, answer.codes
     login = LOGIN.format(host=host)
     who = f"user {user!r}" if user else "the user"
-    if is_disk_full(response):
+    if answer.is_disk_full:
         return RegistryError(
             f"The disk of registry {host} is full: it could not {what}.",
             "Free space there (`docker-registry garbage-collect`), then repeat the push: it goes on where it stopped.",
