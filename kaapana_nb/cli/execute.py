@@ -34,5 +34,7 @@ def handle(args: argparse.Namespace) -> int:
 
     result = execute(args.notebook, os.environ, log=lambda line: print(line, file=sys.stderr, flush=True))
     if result.report is not None:
-        print(result.report, file=sys.stderr)
+        print(result.report.summary, file=sys.stderr)
+        for row in result.report.failed:
+            print(f"{row.element} failed: {row.error} Remedy: {row.remedy}", file=sys.stderr)
     return result.exit_code
