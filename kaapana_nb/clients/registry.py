@@ -174,7 +174,7 @@ class RegistryClient:
                     if done and response.status_code != 206:
                         file.seek(0)
                         digest, done = hashlib.sha256(), 0
-                    for piece in response.iter_raw(_PIECE):
+                    for piece in response.iter_bytes(_PIECE):
                         done += len(piece)
                         if done > descriptor.size:
                             raise self._wire.corrupt(what, descriptor.digest, f"something of more than {done} bytes")

@@ -82,7 +82,7 @@ class Wire:
             verify=_tls(ca_file, host),
             timeout=httpx.Timeout(timeout_s, connect=0.8 if loopback else 5.0),
             trust_env=not loopback,
-            headers={"User-Agent": "kaapana-nb"},
+            headers={"User-Agent": "kaapana-nb", "Accept-Encoding": "identity"},
         )
         self.auth = Authenticator(self._client, host, credentials, allow_http=self.plain_http)
 
