@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 CHUNK = 16 << 20
 """Bytes of one upload request. A broken connection costs at most this much."""
 
-_PIECE = 1 << 20
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
@@ -174,7 +172,7 @@ class RegistryClient:
                     if done and response.status_code != 206:
                         file.seek(0)
                         digest, done = hashlib.sha256(), 0
-                    for piece in response.iter_bytes(_PIECE):
+                    for piece in response.iter_bytes():
                         done += len(piece)
                         if done > descriptor.size:
                             raise self._wire.corrupt(what, descriptor.digest, f"something of more than {done} bytes")
