@@ -10,7 +10,7 @@ import webbrowser
 from pathlib import Path
 from typing import Any
 
-from kaapana_nb.errors import UsageError
+from kaapana_nb.errors import BatchError, UsageError
 from kaapana_nb.settings import Settings
 
 _EPILOG = """\
@@ -49,6 +49,11 @@ def handle(args: argparse.Namespace) -> int:
     if args.port:
         check_port(args.port)
     batch = Batch.open(args.batch or ensure_sample(settings, log=_note))
+    if batch.source_dir is not None:
+        raise BatchError(
+            f"{batch.source_dir} holds DICOM files but no workflow run; <run>/batch/<series>/<operator>/ was expected.",
+            f"Start `kaapana-nb lab` and open the files in a notebook: Batch.open({str(batch.source_dir)!r})",
+        )
     workspace = settings.workspace
     state = workspace / STATE_DIR
     try:

@@ -155,6 +155,15 @@ def test_unknown_notebook_is_refused_before_the_server_starts(
     assert "otsus_method.ipynb" in capsys.readouterr().err
 
 
+def test_directory_of_loose_files_is_no_session_s_run(
+    workspace: Path, sample_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    series = next((sample_run / "batch").iterdir()) / "get-input-data"
+    assert main(["lab", "--batch", str(series)]) == 1
+    assert f"Batch.open({str(series)!r})" in capsys.readouterr().err
+    assert not workspace.exists()
+
+
 def test_workspace_that_cannot_be_written_is_named(
     monkeypatch: pytest.MonkeyPatch, sample_run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
