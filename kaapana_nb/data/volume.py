@@ -72,29 +72,26 @@ class SeriesVolume:
         spacing = " x ".join(f"{value:.4g}" for value in self.spacing)
         return f"SeriesVolume({' x '.join(map(str, self.shape))} {self.array.dtype}, {spacing} mm)"
 
-    def rescaled(self) -> NDArray[Any]:
+    def rescaled(self, dtype: np.dtype[Any] | None = None) -> NDArray[Any]:
         """Real values (HU in CT), same axes as the array.
 
         Where slope and intercept are whole numbers the result has the smallest of int16, uint16, int32,
         uint32 and int64 that holds the values that occur; float32 otherwise. The array itself is
         returned where there is nothing to do.
+
+        Parameters
+        ----------
+        dtype
+            Element type of the result, where the caller knows one that holds the values.
         """
         if self.slope == 1 and self.intercept == 0:
-            return self.array
-        if (
-            self.array.dtype.kind in "iub"
-            and float(self.slope).is_integer()
-            and float(self.intercept).is_integer()
-            and self.array.size
-        ):
-            slope, intercept = int(self.slope), int(self.intercept)
-            ends = [int(self.array.min()) * slope + intercept, int(self.array.max()) * slope + intercept]
-            low, high = min(ends), max(ends)
-            for candidate in _RESCALED_TYPES:
-                limits = np.iinfo(candidate)
-                if limits.min <= low and high <= limits.max:
-                    return _scale_integers(self.array, slope, intercept, np.dtype(candidate))
-        return (self.array * np.float64(self.slope) + np.float64(self.intercept)).astype(np.float32)
+            return self.array if dtype is None else self.array.astype(dtype, copy=False)
+        if dtype is None:
+            low, high = (self.array.min(), self.array.max()) if self.array.size else (0, 0)
+            dtype = smallest_type(self.slope, self.intercept, low, high)
+        if dtype.kind in "iu":
+            return _scale_integers(self.array, int(self.slope), int(self.intercept), dtype)
+        return (self.array * np.float64(self.slope) + np.float64(self.intercept)).astype(dtype)
 
     def to_image(self, *, rescale: bool = True) -> sitk.Image:
         """The volume as a SimpleITK image of equal geometry; real values unless `rescale` is false."""
@@ -153,6 +150,18 @@ class SeriesVolume:
             spacing, origin = (*spacing, 1.0), (*origin, 0.0)
             direction = (direction[0], direction[1], 0.0, direction[2], direction[3], 0.0, 0.0, 0.0, 1.0)
         return cls(array=array, spacing=tuple(spacing), origin=tuple(origin), direction=tuple(direction))
+
+
+def smallest_type(slope: float, intercept: float, low: Any, high: Any) -> np.dtype[Any]:
+    """Element type of ``stored * slope + intercept`` for stored values from `low` to `high` (numpy scalars or ints)."""
+    whole = float(slope).is_integer() and float(intercept).is_integer()
+    if whole and not isinstance(low, (float, np.floating)):
+        ends = [int(value) * int(slope) + int(intercept) for value in (low, high)]
+        for candidate in _RESCALED_TYPES:
+            limits = np.iinfo(candidate)
+            if limits.min <= min(ends) and max(ends) <= limits.max:
+                return np.dtype(candidate)
+    return np.dtype(np.float32)
 
 
 def _scale_integers(array: NDArray[Any], slope: int, intercept: int, dtype: np.dtype[Any]) -> NDArray[Any]:
