@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from kaapana_nb.contract.context import DEFAULT_INPUT
 from kaapana_nb.errors import BatchError
+from kaapana_nb.files import write_atomic
 
 if TYPE_CHECKING:
     from kaapana_nb.settings import Settings
@@ -78,8 +79,7 @@ def write_conf(run: Path, series_uids: list[str], *, workflow_form: dict[str, An
         "workflow_form": {"single_execution": False, **(workflow_form or {})},
     }
     path = run / "conf" / "conf.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(conf, indent=2) + "\n")
+    write_atomic(path, json.dumps(conf, indent=2).encode() + b"\n")
     return path
 
 

@@ -1,7 +1,7 @@
 """The volumes of the sample batch as they are kept in the package: xz over two-dimensional differences.
 
 ``sample_data/manifest.json`` says what is there; ``tests/tools/select_sample.py`` made it. A plain
-``.nrrd`` with gzip takes 19 % more room for these volumes.
+``.nrrd`` with gzip takes 40 % (MR) to 90 % (CT) more room.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ MASK = "***"
 _CONTEXT = 30  # characters of a line shown before and after a finding
 _SHOWN = 10  # findings listed in an error
 _WORD = re.compile(r"\w+")
+_TOKEN = re.compile(r"[A-Za-z0-9+=-]{32,}")  # may be encoded, a digest, a key: of no help to the reader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +141,8 @@ class _Scan:
                 yield self._finding(piece, kind, value, excerpt, line), value
 
     def _finding(self, piece: Piece, kind: str, value: str, excerpt: str, line: int) -> Finding:
-        file = self._safe(self._masked(piece.path))
+        file = self._masked(piece.path)
+        file = MASK if self._is_hidden_in(file) else file
         secret = value if self._key else ""
         parts = "\0".join((kind, secret, file, excerpt)).encode("utf-8", "replace")
         digest = hmac.new(self._key, parts, hashlib.sha256).hexdigest()
@@ -153,24 +155,29 @@ class _Scan:
         last = min(len(text) if last < 0 else last, end + 40 * _CONTEXT)
         before = _replaced(text, first, start, spans)
         after = _replaced(text, end, last, spans)
-        shown = f"{self._masked(before)[-_CONTEXT:]}{MASK}{self._masked(after)[:_CONTEXT]}"
-        return self._safe("".join(letter if letter.isprintable() else " " for letter in shown).strip())
+        before, after = self._masked(before), self._masked(after)
+        if self._is_hidden_in(f"{before}{MASK}{after}"):  # before it is cut: half an escape cannot be read
+            return MASK
+        shown = f"{before[-_CONTEXT:]}{MASK}{after[:_CONTEXT]}"
+        return "".join(letter if letter.isprintable() else " " for letter in shown).strip()
 
     def _masked(self, text: str) -> str:
-        """The text without any word of an identifier, whatever its length, and without what is found in it."""
+        """The text without any word of an identifier, whatever its length, and without long tokens."""
         text = composed(text)
         spans = [(hit.start, hit.end, hit.kind, hit.value) for hit in self._matcher.find(text)]
-        text = _replaced(text, 0, len(text), spans)
-        return _WORD.sub(lambda match: MASK if words_of(match.group()) & self._words else match.group(), text)
+        text = _WORD.sub(
+            lambda match: MASK if words_of(match.group()) & self._words else match.group(),
+            _replaced(text, 0, len(text), spans),
+        )
+        return _TOKEN.sub(MASK, text)
 
-    def _safe(self, shown: str) -> str:
-        """Nothing but the mask where an identifier is still there in another form (escaped, encoded)."""
-        hidden = any(
+    def _is_hidden_in(self, text: str) -> bool:
+        """Whether an identifier is still there in another form: escaped or encoded."""
+        return any(
             self._matcher.find(form) or words_of(form) & self._words
-            for piece in pieces("", shown.encode("utf-8", "replace"))
+            for piece in pieces("", text.encode("utf-8", "replace"))
             for form in variants(piece.text)
         )
-        return MASK if hidden else shown
 
 
 def _replaced(text: str, first: int, last: int, spans: Iterable[tuple[int, int, str, str]]) -> str:

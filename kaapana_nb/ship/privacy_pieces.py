@@ -29,7 +29,7 @@ UNREADABLE = "archive that cannot be searched"
 _GZIP, _XZ, _BZIP = b"\x1f\x8b\x08", b"\xfd7zXZ\x00", b"BZh"
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
 _HEX = re.compile(r"[0-9a-f]+\Z")
-_BACKSLASH = re.compile(r"\\(?:u\{?([0-9A-Fa-f]{4})\}?|x([0-9A-Fa-f]{2})|U([0-9A-Fa-f]{8}))")
+_BACKSLASH = re.compile(r"\\(?:u\{?([0-9A-Fa-f]{4})\}?|x([0-9A-Fa-f]{2})|U([0-9A-Fa-f]{8})|[nrt])")
 _PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
 _ENTITY = re.compile(r"&[#A-Za-z][A-Za-z0-9]*;")
 _RUNS = {
@@ -39,6 +39,7 @@ _RUNS = {
     "utf-16-be": re.compile(rb"(?:[\x00-\x05][\x01-\xff]){4,}"),
 }
 """What text looks like in binary data."""
+_CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b"))
 _PART = 1 << 24  # bytes of binary data looked at at once
 _OVERLAP = 1 << 12
 
@@ -126,7 +127,10 @@ def _texts(at: Piece, data: bytes) -> Iterator[Piece]:
             yield replace(at, text=data.decode("utf-8-sig"))
             return
     except UnicodeDecodeError:
-        pass
+        if len(data.translate(None, _CONTROLS)) == len(data):  # text in an older encoding, or in two of them
+            yield replace(at, text=data.decode("latin-1"))
+            yield replace(at, text=data.decode("utf-8", "ignore"))
+            return
     if data[:2] in {b"\xff\xfe", b"\xfe\xff"}:
         yield replace(at, text=data.decode("utf-16", "replace"), plain=False)
         return
@@ -253,6 +257,7 @@ def _bounded(at: Piece, file: _Readable, depth: int) -> Iterator[Piece]:
 
 
 def _character(match: re.Match[str]) -> str:
-    code = int(next(group for group in match.groups() if group), 16)
-    # A line feed would move the lines; half of a surrogate pair is no character.
+    digits = next((group for group in match.groups() if group), "20")  # a line feed or tabulator: a gap
+    code = int(digits, 16)
+    # A real line feed would move the lines; half of a surrogate pair is no character.
     return match.group() if code == 10 or 0xD800 <= code < 0xE000 or code > 0x10FFFF else chr(code)

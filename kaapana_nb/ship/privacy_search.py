@@ -180,8 +180,9 @@ class Matcher:
         places = [match.span() for match in _WORD.finditer(form)] if found else []
         for first, value, needle in found:
             start, end = places[first][0], places[first + len(value) - 1][1]
-            # A lone number inside a word is part of a hash or a version.
-            if value[0].isdigit() and len(value) == 1 and (form[start - 1 : start] + form[end : end + 1]).strip():
+            # A short lone number inside a word is part of a hash or a version.
+            inside = (form[max(start - 1, 0) : start] + form[end : end + 1]).strip()
+            if inside and len(value) == 1 and value[0].isdigit() and len(value[0]) < LONG:
                 continue
             yield start, end, " ".join(value), needle
 

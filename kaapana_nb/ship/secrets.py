@@ -7,6 +7,7 @@ hexadecimal text, which digests and UIDs are full of.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
@@ -20,13 +21,17 @@ _TOKENS = (
     "artifactory.ArtifactoryDetector", "aws.AWSKeyDetector", "azure_storage_key.AzureStorageKeyDetector",
     "basic_auth.BasicAuthDetector", "cloudant.CloudantDetector", "discord.DiscordBotTokenDetector",
     "github_token.GitHubTokenDetector", "ibm_cloud_iam.IbmCloudIamDetector", "ibm_cos_hmac.IbmCosHmacDetector",
-    "jwt.JwtTokenDetector", "mailchimp.MailchimpDetector", "npm.NpmDetector", "private_key.PrivateKeyDetector",
+    "jwt.JwtTokenDetector", "mailchimp.MailchimpDetector", "npm.NpmDetector",
     "sendgrid.SendGridDetector", "slack.SlackDetector", "softlayer.SoftlayerDetector",
     "square_oauth.SquareOAuthDetector", "stripe.StripeDetector", "twilio.TwilioKeyDetector",
 )  # fmt: skip
+_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY.*|PuTTY-User-Key-File-\d.*")
+"""The first line says it all; the library's own detector wants the key's body in the same text."""
+_TOKEN = re.compile(r"[\w+/=~.-]*")
 _UNQUOTED = (".yaml", ".yml", ".toml", ".ini", ".cfg", ".conf", ".env", ".properties")
 _ENTROPY_LIMIT = 4.5  # bits per character: the detector's own default
-_LONGEST_LINE = 4000  # longer ones are cut: the patterns take more than linear time
+_LONGEST_LINE = 1000  # longer ones are searched in parts that overlap: the patterns take quadratic time
+_QUOTES = ("'", '"', "`")
 
 
 def find_secrets(text: str, *, suffix: str = "") -> Iterator[tuple[int, int, str]]:
@@ -56,12 +61,16 @@ def _find_in_line(line: str, offset: int, suffix: str) -> Iterator[tuple[int, in
         for secret in entropy.analyze_string(line)
         if entropy.calculate_shannon_entropy(secret) > _ENTROPY_LIMIT
     ]
-    guesses += [(secret, keyword.secret_type) for secret in keyword.analyze_string(line, rules)]
+    if suffix in _UNQUOTED or any(quote in line for quote in _QUOTES):
+        guesses += [(secret, keyword.secret_type) for secret in keyword.analyze_string(line, rules)]
     found += [(secret, kind) for secret, kind in guesses if not _is_placeholder(secret, line)]
+    found += [(match.group(), "Private Key") for match in _PRIVATE_KEY.finditer(line)]
     for secret, kind in dict.fromkeys(found):
-        start = line.find(secret) if secret.strip() else -1
+        start = line.find(secret := secret.strip()) if secret.strip() else -1
         if start >= 0:
-            yield offset + start, offset + start + len(secret), kind
+            # Some detectors name a part of the secret only: what hangs on to it belongs to it.
+            rest = _TOKEN.match(line, start + len(secret))
+            yield offset + start, offset + (rest.end() if rest else start + len(secret)), kind
 
 
 def _is_placeholder(secret: str, line: str) -> bool:
