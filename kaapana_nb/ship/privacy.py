@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import itertools
 import re
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -19,6 +20,7 @@ from kaapana_nb.ship.secrets import find_secrets
 
 MASK = "***"
 _CONTEXT = 30  # characters of a line shown before and after a finding
+_LONGEST = 4096  # characters that a finding may be long
 _SHOWN = 10  # findings listed in an error
 _WORD = re.compile(r"\w+")
 _TOKEN = re.compile(r"[A-Za-z0-9+=-]{32,}")  # may be encoded, a digest, a key: of no help to the reader
@@ -135,7 +137,8 @@ class _Scan:
             if piece.plain and not piece.published:
                 suffix = PurePosixPath(piece.path).suffix.lower()
                 spans += [(start, end, kind, text[start:end]) for start, end, kind in find_secrets(text, suffix=suffix)]
-            for start, end, kind, value in sorted(spans):
+            spans.sort()
+            for start, end, kind, value in spans:
                 excerpt = self._line(text, start, end, spans) if piece.plain else MASK
                 line = text.count("\n", 0, start) + 1 if piece.line is None else piece.line
                 yield self._finding(piece, kind, value, excerpt, line), value
@@ -153,8 +156,8 @@ class _Scan:
         first = max(text.rfind("\n", 0, start) + 1, start - 40 * _CONTEXT)
         last = text.find("\n", end)
         last = min(len(text) if last < 0 else last, end + 40 * _CONTEXT)
-        before = _replaced(text, first, start, spans)
-        after = _replaced(text, end, last, spans)
+        near = spans[bisect_left(spans, (first - _LONGEST,)) : bisect_left(spans, (last,))]
+        before, after = _replaced(text, first, start, near), _replaced(text, end, last, near)
         before, after = self._masked(before), self._masked(after)
         if self._is_hidden_in(f"{before}{MASK}{after}"):  # before it is cut: half an escape cannot be read
             return MASK
@@ -181,9 +184,9 @@ class _Scan:
 
 
 def _replaced(text: str, first: int, last: int, spans: Iterable[tuple[int, int, str, str]]) -> str:
-    """``text[first:last]`` with every span masked."""
+    """``text[first:last]`` with every span masked; they come by position."""
     result, at = [], first
-    for start, end, *_ in sorted(spans):
+    for start, end, *_ in spans:
         if end <= at or start >= last:
             continue
         result += [text[at : max(start, at)], MASK]

@@ -162,7 +162,7 @@ class _Pairs(list[tuple[str, Any]]):
 def _notebook(at: Piece, notebook: list[tuple[str, Any]]) -> Iterator[Piece]:
     for key, value in notebook:
         if key != "cells" or not isinstance(value, list):
-            yield from _strings(replace(at, line=0), [key, value])
+            yield from _strings(replace(at, line=0), _Pairs([(key, value)]))
             continue
         for number, cell in enumerate(value, start=1):
             place = replace(at, cell=number)
@@ -170,7 +170,7 @@ def _notebook(at: Piece, notebook: list[tuple[str, Any]]) -> Iterator[Piece]:
                 if name == "source" and (source := _joined(content)) is not None:
                     yield replace(place, text=source)
                 else:
-                    yield from _strings(replace(place, line=0), [name, content])
+                    yield from _strings(replace(place, line=0), _Pairs([(name, content)]))
 
 
 def _strings(at: Piece, value: Any) -> Iterator[Piece]:
@@ -184,7 +184,8 @@ def _strings(at: Piece, value: Any) -> Iterator[Piece]:
             stack += [part for pair in item for part in pair]
         elif isinstance(item, list):
             joined = _joined(item)
-            stack += item if joined is None else [joined]
+            lines = joined is not None and all(line.endswith("\n") for line in item[:-1])
+            stack += [joined] if lines else item
 
 
 def _joined(value: Any) -> str | None:

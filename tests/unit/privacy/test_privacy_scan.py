@@ -232,6 +232,20 @@ def test_a_number_in_json_is_found(identifiers: Identifiers) -> None:
     assert only(scan_files({"a.ipynb": content}, identifiers)).kind == "patient id"
 
 
+def test_neighbours_in_json_are_not_glued_together(identifiers: Identifiers) -> None:
+    short = SERIES[5].study.study_id  # seven digits: found as a word of its own only
+    content = notebook(code("1", metadata={"tags": ["a1", short, "2b"]}), metadata={"number": short})
+    found = scan_files({"a.ipynb": content}, identifiers)
+    assert [(finding.cell, finding.kind) for finding in found] == [(None, "study id"), (1, "study id")]
+
+
+def test_a_list_of_all_uids_in_one_line(identifiers: Identifiers) -> None:
+    uids = sorted(identifiers.uids)
+    found = scan_files({"a.txt": " ".join(uids).encode()}, identifiers)
+    assert len(found) == len(uids)
+    assert {finding.excerpt.strip("* ") for finding in found} == {""}
+
+
 def test_no_excerpt_shows_what_stands_beside(identifiers: Identifiers) -> None:
     line = f"{STUDY.patient_id}, Jörg K., M\\u00fcller, key='{AWS}', born 1953-11-07, {SERIES[1].series_uid}"
     findings = scan_files({"a.py": line.encode()}, identifiers)
