@@ -36,7 +36,7 @@ lint:  ## ruff and mypy
 
 bench:  ## benchmarks of what users wait on
 	@$(SETUP) --if-changed
-	@$(BIN)/pytest tests/bench -q
+	@for file in $(wildcard tests/bench/bench_*.py); do echo "$$file"; $(BIN)/python "$$file" || exit 1; done
 
 lock:  ## write requirements.lock from pyproject.toml (needs uv)
 	@printf 'hatchling>=1.27\neditables>=0.5\n' | uv pip compile -q --universal --generate-hashes --no-header --no-annotate \
