@@ -30,12 +30,23 @@ class Frame(NamedTuple):
     of: int
 
 
-def frames_of(headers: Sequence[InstanceHeader]) -> list[Frame]:
-    """Every frame of the instances; enhanced objects get the geometry of their functional groups (PS3.3 C.7.6.16)."""
+def frames_of(headers: Sequence[InstanceHeader], *, always_grouped: bool = False) -> list[Frame]:
+    """Every frame of the instances; enhanced objects get the geometry of their functional groups (PS3.3 C.7.6.16).
+
+    Parameters
+    ----------
+    always_grouped
+        Look for functional groups in objects of one frame, too.
+
+    Raises
+    ------
+    DicomError
+        When the functional groups cannot be read or do not describe every frame.
+    """
     frames: list[Frame] = []
     for header in headers:
-        count = header.number_of_frames or 1
-        if count <= 1:
+        count = max(1, header.number_of_frames or 1)
+        if count == 1 and not (always_grouped or (header.number_of_frames == 1 and header.image_position is None)):
             frames.append(Frame(header, 0, 1))
             continue
         groups = _functional_groups(header, count)

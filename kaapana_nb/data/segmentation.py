@@ -1,11 +1,11 @@
-"""Masks as DICOM segmentation objects (PS3.3 A.51) and back, by highdicom (the extra ``seg``)."""
+"""Masks as DICOM segmentation objects (PS3.3 A.51), by highdicom (the extra ``seg``)."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from kaapana_nb import __version__
-from kaapana_nb.data.geometry import SPACING_TOLERANCE
 from kaapana_nb.data.progress import Job
 from kaapana_nb.data.series import SeriesSource
 from kaapana_nb.data.volume import SeriesVolume
@@ -28,8 +27,6 @@ SERIES_NUMBER = 300
 """SeriesNumber that the platform's own converter gives segmentations."""
 GEOMETRY_TOLERANCE_MM = 0.01
 """A mask lies on its series when no corner is further off: formats in between round to 32-bit numbers."""
-_SLICE_PART = 0.25
-"""A slice of a mask belongs to the series' slice that is nearer than this part of their distance."""
 _MAX_SEGMENTS = 255
 _MANUFACTURER = "kaapana-nb"
 _EXTRA = "Install the extra: pip install 'kaapana-nb[seg]'"
@@ -101,36 +98,6 @@ def write_segmentation(
     return dataset
 
 
-def read_segmentation(path: Path, *, like: SeriesSource | None = None) -> tuple[SeriesVolume, tuple[Segment, ...]]:
-    """The mask of a DICOM SEG file, and what its labels mean.
-
-    Parameters
-    ----------
-    like
-        The segmented series: the mask then has its slices, those without any segment included.
-        Otherwise it has those that the file holds.
-
-    Raises
-    ------
-    DicomError
-        When the file is no segmentation, its segments overlap, or it does not lie on `like`.
-    """
-    hd = _highdicom()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            seg = hd.seg.segread(path)
-            found = seg.get_volume(combine_segments=True, rtol=SPACING_TOLERANCE)
-            segments = tuple(_segment_of(seg.get_segment_description(number)) for number in seg.segment_numbers)
-    except Exception as error:
-        raise DicomError(
-            f"{path.name} cannot be read as a segmentation ({type(error).__name__}).",
-            "Check that it is a DICOM SEG file whose segments do not overlap.",
-        ) from error
-    mask = _volume_of(np.asarray(found.array), np.asarray(found.affine))
-    return (mask if like is None else _on_series(mask, like, path)), segments
-
-
 def anatomy_code(label: str) -> tuple[str, str]:
     """SNOMED CT code value and meaning for a label's words, ``Tissue`` where there is none.
 
@@ -169,37 +136,43 @@ def _checked_labels(mask: SeriesVolume, source: SeriesSource, segments: Sequence
             "Resample it onto the series: "
             "sitk.Resample(mask, element.image(), sitk.Transform(), sitk.sitkNearestNeighbor).",
         )
-    present = np.unique(mask.array)
-    strange = sorted(set(present.tolist()) - {0, *numbers})
-    if strange:
-        raise BatchError(
-            f"The mask has the labels {strange[:10]}, which no segment describes; seen: {numbers}.",
-            "Describe each label of the mask: Segment(number=1, label='liver').",
-        )
-    table = np.zeros(max(256, int(present.max()) + 1 if present.size else 1), np.uint8)
+    table = np.zeros(_MAX_SEGMENTS + 1, np.uint8)
     for position, number in enumerate(numbers):
         table[number] = position + 1
-    return table[mask.array.astype(np.int64, copy=False)]
+    labels = np.empty(mask.shape, np.uint8)
+    known = {0, *numbers}
+    for index, plane in enumerate(mask.array):
+        whole = plane.astype(np.uint8)
+        present = set(np.flatnonzero(np.bincount(whole.ravel(), minlength=_MAX_SEGMENTS + 1)).tolist())
+        if not present <= known or not np.array_equal(whole, plane):
+            strange = sorted(set(np.unique(plane).tolist()) - known)
+            raise BatchError(
+                f"The mask has the labels {strange[:10]}, which no segment describes; described: {sorted(numbers)}.",
+                "Describe each label of the mask: Segment(number=1, label='liver').",
+            )
+        labels[index] = table[whole]
+    return labels
 
 
 def _difference(mask: SeriesVolume, source: SeriesSource) -> str:
     """How the mask's grid differs from the series', in words; empty where it does not."""
     if mask.shape != source.shape:
         return f"its shape is {mask.shape}, the series' is {source.shape}"
-    like = _empty_like(source)
+    like = empty_like(source)
     corners = np.array([(x, y, z) for z in (0, 1) for y in (0, 1) for x in (0, 1)]) * (np.array(mask.shape[::-1]) - 1)
-    away = np.abs(_places(mask, corners) - _places(like, corners)).max()
+    away = np.abs(places_of(mask, corners) - places_of(like, corners)).max()
     return f"a corner lies {away:.3g} mm off" if away > GEOMETRY_TOLERANCE_MM else ""
 
 
-def _places(volume: SeriesVolume, indices: NDArray[Any]) -> NDArray[Any]:
+def places_of(volume: SeriesVolume, indices: NDArray[Any]) -> NDArray[Any]:
     """LPS positions of (column, row, slice) indices."""
     matrix = np.array(volume.direction).reshape(3, 3) * np.array(volume.spacing)
     places: NDArray[Any] = np.asarray(volume.origin) + indices @ matrix.T
     return places
 
 
-def _empty_like(source: SeriesSource) -> SeriesVolume:
+def empty_like(source: SeriesSource) -> SeriesVolume:
+    """A volume of zeros on the grid of a series, which takes no memory."""
     stack = source.stack
     empty = np.broadcast_to(np.uint8(0), source.shape)
     return SeriesVolume(array=empty, spacing=stack.spacing_mm, origin=stack.origin, direction=stack.direction)
@@ -277,64 +250,3 @@ def _description(hd: Any, number: int, segment: Segment, algorithm: Any) -> Any:
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=algorithm,
     )
-
-
-def _segment_of(description: Any) -> Segment:
-    kind = description.segmented_property_type
-    return Segment(
-        number=int(description.segment_number),
-        label=str(description.segment_label),
-        code=(str(kind.value), str(kind.meaning)),
-    )
-
-
-def _volume_of(array: NDArray[Any], affine: NDArray[Any]) -> SeriesVolume:
-    """A volume from highdicom's array and its matrix from (slice, row, column) to LPS; slices along the normal."""
-    array = array.astype(np.uint8, copy=False)
-    steps = [affine[:3, 2], affine[:3, 1], affine[:3, 0]]
-    origin = affine[:3, 3]
-    if np.dot(np.cross(steps[0], steps[1]), steps[2]) < 0:
-        origin = origin + steps[2] * (array.shape[0] - 1)
-        steps[2] = -steps[2]
-        array = array[::-1]
-    spacing = [float(np.linalg.norm(step)) for step in steps]
-    direction = np.stack([step / size for step, size in zip(steps, spacing, strict=True)], axis=1)
-    return SeriesVolume(
-        array=np.ascontiguousarray(array),
-        spacing=(spacing[0], spacing[1], spacing[2]),
-        origin=(float(origin[0]), float(origin[1]), float(origin[2])),
-        direction=tuple(_floats(direction.ravel())),
-    )
-
-
-def _on_series(mask: SeriesVolume, like: SeriesSource, path: Path) -> SeriesVolume:
-    """The mask's slices put where they lie among the series' slices."""
-    whole = _empty_like(like)
-    full = np.zeros(like.shape[:3], np.uint8)
-    normal = np.array(whole.direction).reshape(3, 3)[:, 2]
-    first = float(normal @ (np.array(mask.origin) - np.array(whole.origin))) / whole.spacing[2]
-    start = round(first)
-    stop = start + mask.shape[0]
-    placed = SeriesVolume(
-        array=full[max(0, start) : max(0, stop)],
-        spacing=whole.spacing,
-        origin=tuple(_floats(np.array(whole.origin) + normal * whole.spacing[2] * start)),  # type: ignore[arg-type]
-        direction=whole.direction,
-    )
-    corner = np.array([mask.shape[2] - 1, mask.shape[1] - 1, mask.shape[0] - 1])
-    ends = np.array([[0, 0, 0], corner])
-    away = _places(mask, ends) - _places(placed, ends)
-    along = away @ normal
-    aside = np.abs(away - np.outer(along, normal)).max()
-    fits = start >= 0 and stop <= full.shape[0] and mask.shape[1:] == full.shape[1:]
-    if not fits or aside > GEOMETRY_TOLERANCE_MM or np.abs(along).max() > _SLICE_PART * whole.spacing[2]:
-        raise DicomError(
-            f"{path.name} does not lie on the series: {mask} among {like.shape} voxels.",
-            "Read it without the series: read_segmentation(path).",
-        )
-    full[start:stop] = mask.array
-    return SeriesVolume(array=full, spacing=whole.spacing, origin=whole.origin, direction=whole.direction)
-
-
-def _floats(values: Iterable[Any]) -> list[float]:
-    return [float(value) for value in values]
