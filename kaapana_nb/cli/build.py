@@ -29,7 +29,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("directory", type=Path, metavar="DIR", help="what `kaapana-nb export` wrote")
-    parser.add_argument("--builder", default="auto", metavar="NAME", help="auto (default), layers or buildah")
+    parser.add_argument("--builder", default="auto", metavar="NAME", help="auto (default), layers, buildah or podman")
     parser.add_argument("--push", metavar="REGISTRY", help="host[:port][/project] to push to")
     parser.add_argument("--archive", type=Path, metavar="FILE", help="also write the image to one file")
     parser.add_argument("--base", metavar="REF|DIR", help="base image instead of the Dockerfile's FROM")
@@ -57,7 +57,7 @@ def build(args: argparse.Namespace) -> int:
         )
     images = []
     for context in contexts:
-        name = image_name(read_dockerfile(context), context, args.tag)
+        name = image_name(read_dockerfile(context, lenient=True), context, args.tag)
         options = {
             "settings": settings, "builder": args.builder, "base": args.base, "wheelhouse": args.wheelhouse,
             "tag": args.tag, "log": _say,

@@ -168,23 +168,28 @@ class PodmanRunner:
             raise PlatformError(f"podman {words[0]} did not work: {error}.", "Run `kaapana-nb doctor`.") from error
 
     def _environ(self) -> dict[str, str]:
-        """podman's own environment: our storage and settings, nothing that the container could inherit."""
-        storage, containers = self._directory / "storage.conf", self._directory / "containers.conf"
-        self._directory.mkdir(parents=True, exist_ok=True)
-        _write_if_other(storage, self._storage_conf())
-        _write_if_other(containers, _containers_conf())
-        kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-        return {
-            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **kept,
-            "CONTAINERS_STORAGE_CONF": str(storage), "CONTAINERS_CONF": str(containers),
-        }  # fmt: skip
+        return engine_environ(self._directory)
 
-    def _storage_conf(self) -> str:
-        return (
-            '[storage]\ndriver = "overlay"\n'
-            f"graphroot = {json.dumps(str(self._directory / 'storage'))}\n"
-            f"runroot = {json.dumps(str(self._directory / 'run'))}\n"
-        )
+
+def engine_environ(directory: Path) -> dict[str, str]:
+    """The environment of podman and buildah: storage and settings below `directory`, nothing to inherit."""
+    storage, containers = directory / "storage.conf", directory / "containers.conf"
+    directory.mkdir(parents=True, exist_ok=True)
+    _write_if_other(storage, _storage_conf(directory))
+    _write_if_other(containers, _containers_conf())
+    kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    return {
+        "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **kept,
+        "CONTAINERS_STORAGE_CONF": str(storage), "CONTAINERS_CONF": str(containers),
+    }  # fmt: skip
+
+
+def _storage_conf(directory: Path) -> str:
+    return (
+        '[storage]\ndriver = "overlay"\n'
+        f"graphroot = {json.dumps(str(directory / 'storage'))}\n"
+        f"runroot = {json.dumps(str(directory / 'run'))}\n"
+    )
 
 
 def _killed_by_limit(ended: Ended, memory_mib: int | None) -> bool:

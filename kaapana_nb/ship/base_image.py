@@ -30,7 +30,7 @@ NAME = "local-only/base-python-cpu"
 PREFIX = "/opt/python"
 EPOCH = "1970-01-01T00:00:00Z"
 _RECIPE_LABEL = "io.kaapana-nb.recipe"
-_RECIPE = 3  # raise it when the base's content changes
+_RECIPE = 4  # raise it when the base's content changes
 
 _BUSYBOX = (
     "sh", "ash", "ls", "cat", "cp", "mv", "rm", "mkdir", "rmdir", "ln", "chmod", "chown", "env", "echo", "printf",
@@ -45,6 +45,10 @@ _FILES = {
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
     "etc/os-release": 'ID=kaapana-nb-base\nNAME="kaapana-nb base"\nPRETTY_NAME="kaapana-nb base image"\n',
     "etc/pip.conf": "",
+    # Container engines mount their own over these, and would add them to the first layer that they build.
+    "etc/hosts": "",
+    "etc/hostname": "",
+    "etc/resolv.conf": "",
 }
 _DIRECTORIES = {
     "tmp": 0o1777, "var/tmp": 0o1777, "root": 0o700, "proc": 0o755, "sys": 0o755, "dev": 0o755, "run": 0o755,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kaapana_nb.clients.credentials import find_credentials
 from kaapana_nb.clients.layout import Image, OciLayout
 from kaapana_nb.clients.oci import INDEXES, Descriptor, ImageConfig, Manifest, parse_document
 from kaapana_nb.clients.registry import RegistryClient
 from kaapana_nb.errors import BuildError
+from kaapana_nb.files import atomic_file
 from kaapana_nb.reference import ImageReference
 from kaapana_nb.ship import base_image
 
@@ -75,16 +78,47 @@ def find_base(
     )
 
 
+def complete_base(base: BaseImage, settings: Settings, client: RegistryClient | None, log: Log) -> Path:
+    """A layout with all of a base's layers; those of a registry's image are fetched.
+
+    Raises
+    ------
+    RegistryError
+        When the registry does not give them.
+    """
+    if base.layout is not None:
+        return base.layout.path
+    path = settings.images_dir / base.reference.repository / (base.reference.tag or base.image.digest[7:19])
+    layout = OciLayout.create(path)
+    log(f"fetching the layers of {base.reference}")
+    with layout.locked(), _client_of(base.reference, client) as source:
+        for item in (base.image.manifest.config, *base.image.manifest.layers):
+            if not layout.has(item):
+                with atomic_file(layout.blob_path(item.digest)) as file:
+                    source.fetch_blob(base.reference.repository, item, file)
+        layout.set_image(base.image.manifest, path.name)
+    return path
+
+
 def _from_layout(path: Path, reference: ImageReference) -> BaseImage:
     layout = OciLayout(path)
     return BaseImage(image=layout.image(), layout=layout, reference=reference)
 
 
 def _from_registry(reference: ImageReference, client: RegistryClient | None, log: Log) -> BaseImage:
-    if client is None or client.host != reference.registry:
-        with RegistryClient(reference.registry) as other:
-            return _fetch(reference, other, log)
-    return _fetch(reference, client, log)
+    with _client_of(reference, client) as source:
+        return _fetch(reference, source, log)
+
+
+@contextlib.contextmanager
+def _client_of(reference: ImageReference, client: RegistryClient | None) -> Iterator[RegistryClient]:
+    """`client` when it is that registry's, else a new one with the credentials that this machine has."""
+    if client is not None and client.host == reference.registry:
+        yield client
+        return
+    credentials = find_credentials(reference.registry, reference.repository)
+    with RegistryClient(reference.registry, credentials=credentials) as other:
+        yield other
 
 
 def _fetch(reference: ImageReference, client: RegistryClient, log: Log) -> BaseImage:

@@ -121,15 +121,15 @@ def build_image(
         When the Dockerfile, the base or a wheel is not what it must be.
     """
     started = time.perf_counter()
-    dockerfile = read_dockerfile(context_dir)
+    dockerfile = read_dockerfile(context_dir, lenient=True)
     reference = image_name(dockerfile, context_dir, tag)
-    chosen = choose_builder(builder, log)
+    chosen = choose_builder(builder, dockerfile, settings, log)
     found = find_base(dockerfile.base, base=base, settings=settings, client=client, log=log)
     path = settings.images_dir / reference.repository / reference.tag
     layout = OciLayout.create(path)
     request = BuildRequest(
         context=context_dir, dockerfile=dockerfile, base=found, layout=layout, settings=settings,
-        wheelhouse=wheelhouse, log=log,
+        wheelhouse=wheelhouse, client=client, log=log,
     )  # fmt: skip
     with layout.locked():
         manifest = chosen.build(request)

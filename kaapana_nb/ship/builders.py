@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from kaapana_nb.errors import UsageError
+from kaapana_nb.errors import BuildError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from kaapana_nb.clients.layout import OciLayout
     from kaapana_nb.clients.oci import Manifest
+    from kaapana_nb.clients.registry import RegistryClient
     from kaapana_nb.settings import Settings
     from kaapana_nb.ship.bases import BaseImage
     from kaapana_nb.ship.dockerfile import Dockerfile
@@ -35,6 +36,7 @@ class BuildRequest:
     layout: OciLayout
     settings: Settings
     wheelhouse: Path | None
+    client: RegistryClient | None
     log: Log
 
 
@@ -50,31 +52,61 @@ class Builder(Protocol):
         """Put the image's own blobs into ``request.layout`` and give its manifest, not yet stored."""
 
 
-def choose_builder(name: str, log: Log) -> Builder:
-    """The builder of that name; ``auto`` takes the first that can be used, and says why.
+def choose_builder(name: str, dockerfile: Dockerfile, settings: Settings, log: Log) -> Builder:
+    """The builder of that name. ``auto`` takes layers, or the first that can run a Dockerfile's unknown lines.
 
     Raises
     ------
     UsageError
         When there is none of that name, or this machine cannot use it.
+    BuildError
+        When the Dockerfile needs a builder that runs lines, and this machine has none.
     """
-    registered = _builders()
-    if name == "auto":
-        for candidate in registered.values():
-            reason = candidate.unusable()
-            if not reason:
-                log(f"builder {candidate.name}")
-                return candidate
-            log(f"builder {candidate.name} cannot be used: {reason}")
-        name = next(iter(registered))
-    if name not in registered:
+    registered = _builders(settings)
+    if name in registered:
+        if reason := registered[name].unusable():
+            raise UsageError(f"The builder {name} cannot be used here: {reason}.", "Leave --builder out.")
+        if name == "layers" and dockerfile.refusal is not None:
+            raise dockerfile.refusal
+        return registered[name]
+    if name != "auto":
         raise UsageError(f"There is no builder {name!r:.60}.", f"Choose one of auto, {', '.join(registered)}.")
-    if reason := registered[name].unusable():
-        raise UsageError(f"The builder {name} cannot be used here: {reason}.", "Leave --builder out.")
-    return registered[name]
+    if dockerfile.refusal is None:
+        log("builder layers: it knows every line of the Dockerfile")
+        return registered["layers"]
+    log(f"builder layers cannot be used: {dockerfile.refusal.problem}")
+    reasons = []
+    for candidate in [item for item in registered.values() if item.name != "layers"]:
+        reason = candidate.unusable()
+        if not reason:
+            log(f"builder {candidate.name} runs the Dockerfile's lines")
+            return candidate
+        log(f"builder {candidate.name} cannot be used: {reason}")
+        reasons.append(f"{candidate.name}: {reason}")
+    raise BuildError(
+        f"{dockerfile.refusal.problem} No builder that runs lines works here ({'; '.join(reasons)}).", _POD
+    )
 
 
-def _builders() -> dict[str, Builder]:
+_POD = (
+    "Use only lines that an export writes; or build where buildah works: as root, or in a pod with "
+    "securityContext.seccompProfile.type Unconfined, allowPrivilegeEscalation true and entries in /etc/subuid."
+)
+
+
+def base_annotations(request: BuildRequest) -> dict[str, str]:
+    """What a manifest says of the base (OCI image specification, "Pre-Defined Annotation Keys")."""
+    return {
+        ANNOTATION_BASE_NAME: str(request.dockerfile.base),
+        ANNOTATION_BASE_DIGEST: request.base.image.digest,
+        ANNOTATION_BASE_LAYERS: str(len(request.base.image.manifest.layers)),
+    }
+
+
+def _builders(settings: Settings) -> dict[str, Builder]:
+    from kaapana_nb.ship.engine_builder import EngineBuilder
     from kaapana_nb.ship.layers_builder import LayersBuilder
 
-    return {found.name: found for found in (LayersBuilder(),)}
+    engines = [EngineBuilder(name, settings.containers_dir) for name in ("buildah", "podman")]
+    builders: list[Builder] = [LayersBuilder(), *engines]
+    return {found.name: found for found in builders}

@@ -53,7 +53,15 @@ Step = Copy | PipInstall | WorkDir
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dockerfile:
-    """A parsed Dockerfile; `steps` are what changes files, in order, each with its source text."""
+    """A parsed Dockerfile.
+
+    Attributes
+    ----------
+    steps
+        What changes files, in order, each with its source text.
+    refusal
+        The first line that this module does not know, as an error: only builders that run lines can go on.
+    """
 
     base: ImageReference
     steps: tuple[tuple[str, Step], ...]
@@ -65,15 +73,21 @@ class Dockerfile:
     cmd: tuple[str, ...] | None
     exposed_ports: tuple[str, ...]
     healthcheck: dict[str, object] | None
+    refusal: BuildError | None = None
 
 
-def read_dockerfile(context: Path) -> Dockerfile:
+def read_dockerfile(context: Path, *, lenient: bool = False) -> Dockerfile:
     """Parse ``<context>/Dockerfile``.
+
+    Parameters
+    ----------
+    lenient
+        Note the first unknown line in ``refusal`` and read on.
 
     Raises
     ------
     BuildError
-        When there is none, or it has a line that the layers builder does not know.
+        When there is none, it has no FROM line, or it has a line that the layers builder does not know.
     """
     path = context / "Dockerfile"
     try:
@@ -87,24 +101,36 @@ def read_dockerfile(context: Path) -> Dockerfile:
     if len(data) > MAX_DOCKERFILE:
         raise BuildError(f"{path} is larger than {MAX_DOCKERFILE} bytes.", OTHER_BUILDER)
     try:
-        return parse_dockerfile(data.decode())
+        return parse_dockerfile(data.decode(), lenient=lenient)
     except UnicodeDecodeError:
         raise BuildError(f"{path} is no UTF-8 text.", "Export the notebook again.") from None
 
 
-def parse_dockerfile(text: str) -> Dockerfile:
+def parse_dockerfile(text: str, *, lenient: bool = False) -> Dockerfile:
     """Parse a Dockerfile's text."""
     parser = _Parser()
+    refusal: BuildError | None = None
     for number, line in _logical_lines(text):
-        keyword, _, rest = line.partition(" ")
-        handler = _HANDLERS.get(keyword.upper())
-        if handler is None:
-            raise BuildError(f"Dockerfile line {number} is {line!r:.120}; the layers builder does not know "
-                             f"{keyword.upper()!r:.40}.", OTHER_BUILDER)  # fmt: skip
-        if parser.base is None and keyword.upper() != "FROM":
-            raise BuildError(f"Dockerfile line {number} is {line!r:.120}; FROM was expected first.", "Add a FROM line.")
-        handler(parser, rest.strip(), _Line(number, line))
-    return parser.result()
+        try:
+            _read_line(parser, number, line)
+        except BuildError as error:
+            if not lenient:
+                raise
+            refusal = refusal or error
+    return parser.result(refusal)
+
+
+def _read_line(parser: _Parser, number: int, line: str) -> None:
+    keyword, _, rest = line.partition(" ")
+    handler = _HANDLERS.get(keyword.upper())
+    if handler is None:
+        raise BuildError(
+            f"Dockerfile line {number} is {line!r:.120}; the layers builder does not know {keyword.upper()!r:.40}.",
+            OTHER_BUILDER,
+        )
+    if parser.base is None and keyword.upper() != "FROM":
+        raise BuildError(f"Dockerfile line {number} is {line!r:.120}; FROM was expected first.", "Add a FROM line.")
+    handler(parser, rest.strip(), _Line(number, line))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +149,7 @@ def _logical_lines(text: str) -> list[tuple[int, str]]:
         stripped = raw.strip()
         if not stripped or stripped.startswith("#"):
             if re.match(r"#\s*(escape|syntax)\s*=", stripped):
-                raise BuildError(f"Dockerfile line {number} is {stripped!r:.80}, a parser directive.", OTHER_BUILDER)
+                lines.append((number, stripped))
             continue
         start = start or number
         if stripped.endswith("\\"):
@@ -148,13 +174,13 @@ class _Parser:
         self.ports: list[str] = []
         self.healthcheck: dict[str, object] | None = None
 
-    def result(self) -> Dockerfile:
+    def result(self, refusal: BuildError | None) -> Dockerfile:
         if self.base is None:
-            raise BuildError("The Dockerfile has no FROM line.", "Export the notebook again.")
+            raise refusal or BuildError("The Dockerfile has no FROM line.", "Export the notebook again.")
         return Dockerfile(
             base=self.base, steps=tuple(self.steps), env=self.env, labels=self.labels, working_dir=self.working_dir,
             user=self.user, entrypoint=self.entrypoint, cmd=self.cmd, exposed_ports=tuple(self.ports),
-            healthcheck=self.healthcheck,
+            healthcheck=self.healthcheck, refusal=refusal,
         )  # fmt: skip
 
     def absolute(self, path: str) -> str:

@@ -12,28 +12,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kaapana_nb.clients.oci import CONFIG, Descriptor, ImageConfig, Manifest
-from kaapana_nb.errors import BuildError
-from kaapana_nb.ship.builders import (
-    ANNOTATION_BASE_DIGEST,
-    ANNOTATION_BASE_LAYERS,
-    ANNOTATION_BASE_NAME,
-    BuildRequest,
-    Log,
-)
-from kaapana_nb.ship.dockerfile import OTHER_BUILDER, Copy, Dockerfile, PipInstall
+from kaapana_nb.ship.builders import BuildRequest, Log, base_annotations
+from kaapana_nb.ship.context import copied_files, step_wheels
+from kaapana_nb.ship.dockerfile import Copy, Dockerfile, PipInstall
 from kaapana_nb.ship.layers import SYSTEM_DIRECTORIES, Entry, Layer, LayerCache, directories, layer_key, store_layer
 from kaapana_nb.ship.unpack import SHEBANG, wheel_entries
-from kaapana_nb.ship.wheels import TargetPython, Wheel, collect_wheels, hash_file, read_pins
+from kaapana_nb.ship.wheels import TargetPython, Wheel, hash_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 EPOCH = "1970-01-01T00:00:00Z"
 LABEL_CREATED = "org.opencontainers.image.created"
 _LARGE_WHEEL = 4 << 20  # bytes of a wheel that gets a layer of its own
-_MAX_CONTEXT = 4 << 30
-_MAX_FILES = 20_000
 
 
 @dataclass(slots=True)
@@ -75,16 +66,6 @@ class LayersBuilder:
         stored = request.layout.add(config.to_bytes(), CONFIG)
         layers = (*map(_plain, base.image.manifest.layers), *(layer.descriptor for layer, _ in progress.layers))
         return Manifest(config=stored, layers=layers, annotations=base_annotations(request))
-
-
-def base_annotations(request: BuildRequest) -> dict[str, str]:
-    """What a manifest says of the base (OCI image specification, "Pre-Defined Annotation Keys")."""
-    reference = request.dockerfile.base
-    return {
-        ANNOTATION_BASE_NAME: str(reference),
-        ANNOTATION_BASE_DIGEST: request.base.image.digest,
-        ANNOTATION_BASE_LAYERS: str(len(request.base.image.manifest.layers)),
-    }
 
 
 def _plain(descriptor: Descriptor) -> Descriptor:
@@ -138,7 +119,7 @@ def _work_dir(path: str, text: str, cache: LayerCache, progress: _Progress) -> N
 
 
 def _copy(step: Copy, text: str, request: BuildRequest, cache: LayerCache, progress: _Progress) -> None:
-    files = dict(_copied(step, request.context))
+    files = copied_files(step, request.context)
     for place, path in files.items():
         progress.files[f"/{place}"] = path
     described = [(place, 0o755 if path.stat().st_mode & 0o100 else 0o644, path) for place, path in files.items()]
@@ -151,55 +132,13 @@ def _copy(step: Copy, text: str, request: BuildRequest, cache: LayerCache, progr
     request.log(f"{text}: {len(files)} files{', unchanged' if cached else ''}")
 
 
-def _copied(step: Copy, context: Path) -> Iterator[tuple[str, Path]]:
-    """(path in the image, file) of a COPY line; links and anything outside the context are refused."""
-    if (context / ".dockerignore").exists():
-        raise BuildError(f"{context} has a .dockerignore, which the layers builder does not read.", OTHER_BUILDER)
-    target = step.target.strip("/")
-    count, size = 0, 0
-    for name in step.sources:
-        source = context / name
-        if not source.resolve().is_relative_to(context.resolve()) or not source.exists():
-            raise BuildError(f"COPY names {name!r:.160}, which is not in the context {context}.",
-                             "Export the notebook again.")  # fmt: skip
-        is_directory = source.is_dir()
-        for path in sorted(source.rglob("*")) if is_directory else [source]:
-            if path.is_symlink():
-                raise BuildError(f"{path} is a symbolic link; a file was expected in a build context.",
-                                 "Replace the link by the file itself.")  # fmt: skip
-            if not path.is_file():
-                continue
-            count, size = count + 1, size + path.stat().st_size
-            if count > _MAX_FILES or size > _MAX_CONTEXT:
-                raise BuildError(f"COPY {name!r:.160} brings more than {_MAX_FILES} files or {_MAX_CONTEXT >> 30} GiB.",
-                                 "Leave data out of the build context.")  # fmt: skip
-            if is_directory:
-                inside = path.relative_to(source).as_posix()
-            else:
-                inside = path.name if step.into_directory or not target else ""
-            yield "/".join(part for part in (target, inside) if part), path
-
-
 def _pip_install(step: PipInstall, text: str, request: BuildRequest, cache: LayerCache, progress: _Progress) -> None:
-    source = progress.files.get(step.requirements)
-    if source is None:
-        raise BuildError(f"{text!r:.160} reads {step.requirements}, which no COPY line before it brings.",
-                         "Export the notebook again.")  # fmt: skip
     target = TargetPython.of(request.base.image.config, str(request.base.reference))
-    pins = read_pins(source.read_text(encoding="utf-8", errors="replace"), target, source.name)
-    wheels = collect_wheels(
-        pins, target, wheels_dir=request.settings.wheels_dir, wheelhouse=request.wheelhouse, log=request.log
-    )
-    for pin in pins:
-        if pin.file:
-            path = progress.files.get(pin.file)
-            if path is None:
-                raise BuildError(f"{source.name} names {pin.file}, which no COPY line before it brings.",
-                                 "Export the notebook again.")  # fmt: skip
-            wheels[pin.name] = Wheel(
-                name=pin.name, version=pin.version, path=path, sha256=hash_file(path), container_path=pin.file
-            )
-    _wheel_layers([wheels[pin.name] for pin in pins], step.target, text, request, cache, progress)
+    wheels = step_wheels(
+        step, progress.files, target, wheels_dir=request.settings.wheels_dir, wheelhouse=request.wheelhouse,
+        log=request.log,
+    )  # fmt: skip
+    _wheel_layers(wheels, step.target, text, request, cache, progress)
 
 
 def _wheel_layers(

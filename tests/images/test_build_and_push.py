@@ -238,7 +238,7 @@ def test_bad_contexts(image_home, wheelhouse, make_context, tmp_path):
         fresh = make_context("bad-tool")
         (fresh / file).write_text(text)
         with pytest.raises(BuildError, match=match):
-            build_image(fresh, settings=image_home, wheelhouse=wheelhouse)
+            build_image(fresh, settings=image_home, wheelhouse=wheelhouse, builder="layers")
 
     dockerfile = (context / "Dockerfile").read_text()
     refused("Dockerfile", dockerfile.replace("RUN python3 -m pip", "RUN apt-get update && python3 -m pip"), "RUN")

@@ -1,0 +1,179 @@
+"""The other builders give the same image as layers, and one is chosen for reasons that are said."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from kaapana_nb.clients.layout import OciLayout
+from kaapana_nb.errors import BuildError, UsageError
+from kaapana_nb.reference import ImageReference
+from kaapana_nb.settings import Settings
+from kaapana_nb.ship.build import BuiltImage, build_image, push_image, push_target
+from kaapana_nb.ship.engine_builder import EngineBuilder
+
+pytestmark = pytest.mark.images
+
+APP = """
+import json, os, sys
+import large, own, small
+print(json.dumps({"value": small.VALUE, "own": own.NAME, "path": sys.path[1:], "cwd": os.getcwd(),
+                  "env": {name: os.environ[name] for name in sorted(os.environ) if name != "HOSTNAME"}}))
+"""
+
+
+@pytest.fixture(scope="module", params=["buildah", "podman"])
+def engine(request: pytest.FixtureRequest, image_home: Settings) -> str:
+    reason = EngineBuilder(request.param, image_home.containers_dir).unusable()
+    if reason:
+        pytest.skip(f"{request.param} cannot build here: {reason}")
+    return str(request.param)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def clean_storage(image_home: Settings):
+    yield
+    if shutil.which("podman"):
+        from kaapana_nb.clients.podman import PodmanRunner
+
+        PodmanRunner(image_home.containers_dir).remove_storage()
+
+
+Tree = dict[str, tuple[str, int, int, int, object]]
+
+
+def tree(image: BuiltImage) -> Tree:
+    """Path -> kind, mode, owner and content of the image's files, all layers applied."""
+    layout = OciLayout(image.layout)
+    files: Tree = {}
+    for layer in layout.image().manifest.layers:
+        with tarfile.open(layout.blob_path(layer.digest)) as archive:
+            for member in archive:
+                name = member.name.strip("/").removeprefix("./")
+                assert not Path(name).name.startswith(".wh.")
+                if member.islnk():
+                    files[name] = files[member.linkname.strip("/")]
+                    continue
+                content: object = member.linkname
+                if member.isfile():
+                    opened = archive.extractfile(member)
+                    assert opened is not None
+                    content = opened.read()
+                if name not in ("", "."):
+                    files[name] = (member.type.decode(), member.mode & 0o7777, member.uid, member.gid, content)
+    return files
+
+
+def meaning(path: str, entry: tuple[str, int, int, int, object]) -> object:
+    """What a generated file says: launchers differ in wording between pip's and PyPA's templates."""
+    content = entry[4]
+    if isinstance(content, bytes) and path.startswith("kaapana/packages/bin/"):
+        first, _, code = content.partition(b"\n")
+        assert first in (b"#!/usr/bin/env python3", b"#!/opt/python/bin/python3")
+        return (*entry[:4], ast.dump(ast.parse(code)))
+    if isinstance(content, bytes) and path.endswith(".dist-info/RECORD"):
+        rows = csv.reader(content.decode().splitlines())
+        return (*entry[:4], sorted(row[:1] if row[0].startswith("../../bin/") else row for row in rows))
+    return entry
+
+
+def test_the_same_files_config_and_output(engine, image_home, wheelhouse, make_context, podman):
+    context = make_context("same-tool", APP)
+    ours = build_image(context, settings=image_home, wheelhouse=wheelhouse, builder="layers", tag="ours")
+    theirs = build_image(context, settings=image_home, wheelhouse=wheelhouse, builder=engine, tag="theirs")
+    assert theirs.builder == engine
+    left, right = tree(ours), tree(theirs)
+    assert sorted(left) == sorted(right)
+    for path, entry in left.items():
+        assert meaning(path, entry) == meaning(path, right[path]), path
+    a, b = (OciLayout(image.layout).image() for image in (ours, theirs))
+    for name in (
+        "env",
+        "cmd",
+        "entrypoint",
+        "working_dir",
+        "labels",
+        "user",
+        "architecture",
+        "os",
+        "created",
+        "exposed_ports",
+    ):
+        assert getattr(a.config, name) == getattr(b.config, name), name
+    assert a.manifest.annotations == b.manifest.annotations
+    assert a.manifest.layers[0] == b.manifest.layers[0]  # the base's own layer, not the engine's copy of it
+    outputs = [podman.run(image.layout, environ={}) for image in (ours, theirs)]
+    assert [result.exit_code for result in outputs] == [0, 0], outputs
+    assert json.loads(outputs[0].output_tail) == json.loads(outputs[1].output_tail)
+
+
+def test_an_engines_image_is_pushed_like_ours(engine, image_home, wheelhouse, make_context, registry, client):
+    image = build_image(make_context("engine-tool"), settings=image_home, wheelhouse=wheelhouse, builder=engine)
+    pushed = push_image(image, push_target(f"{registry.host}/{engine}", image.reference), client=client)
+    assert client.digest_of(f"{engine}/engine-tool", "0.1.0") == pushed.digest == image.digest
+
+
+def test_a_run_line_is_run(engine, image_home, make_context, podman):
+    context = make_context("run-tool")
+    lines = (context / "Dockerfile").read_text().splitlines()
+    own = [line for line in lines if not line.startswith(("RUN", "    -r"))]
+    (context / "Dockerfile").write_text(
+        "\n".join([*own, "RUN echo made > /kaapana/made && chmod 640 /kaapana/made", ""])
+    )
+    image = build_image(context, settings=image_home, builder=engine)
+    assert tree(image)["kaapana/made"][1:] == (0o640, 0, 0, b"made\n")
+    (context / "Dockerfile").write_text("\n".join([*own, "RUN echo before; exit 3", ""]))
+    log: list[str] = []
+    with pytest.raises(BuildError, match="ended with exit code"):
+        build_image(context, settings=image_home, builder=engine, log=log.append)
+    assert "before" in log
+
+
+def test_auto_says_why(image_home, wheelhouse, make_context, monkeypatch):
+    log: list[str] = []
+    context = make_context("auto-tool")
+    assert build_image(context, settings=image_home, wheelhouse=wheelhouse, log=log.append).builder == "layers"
+    assert "it knows every line" in log[0]
+    with (context / "Dockerfile").open("a") as file:
+        file.write("RUN true\n")
+    monkeypatch.setattr(EngineBuilder, "unusable", lambda self: f"no {self.name} today")
+    log.clear()
+    with pytest.raises(BuildError) as caught:
+        build_image(context, settings=image_home, wheelhouse=wheelhouse, log=log.append)
+    assert "buildah: no buildah today" in caught.value.problem
+    assert "allowPrivilegeEscalation" in caught.value.remedy
+    assert any("'RUN true'" in line for line in log)
+    with pytest.raises(UsageError, match="no buildah today"):
+        build_image(context, settings=image_home, builder="buildah")
+
+
+def test_an_engine_fetches_a_base_from_the_registry(
+    engine, image_home, wheelhouse, make_context, registry, client, tmp_path
+):
+    base = ImageReference(registry=registry.host, repository=f"for-{engine}/base", tag="1")
+    layout = OciLayout(image_home.images_dir / "local-only/base-python-cpu/latest")
+    built = BuiltImage(
+        name="base", reference=base, digest=layout.image().digest, layout=layout.path, builder="layers", base=base
+    )
+    push_image(built, base, client=client)
+    home = Settings(home=tmp_path, workspace=tmp_path, jobs=1)
+    try:
+        image = build_image(
+            make_context("far-tool"),
+            settings=home,
+            wheelhouse=wheelhouse,
+            builder=engine,
+            base=str(base),
+            client=client,
+        )
+        assert OciLayout(image.layout).image().manifest.layers[0] == layout.image().manifest.layers[0]
+    finally:
+        from kaapana_nb.clients.podman import PodmanRunner
+
+        PodmanRunner(home.containers_dir).remove_storage()
