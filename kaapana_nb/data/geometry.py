@@ -88,7 +88,7 @@ def stack_of(headers: Sequence[InstanceHeader]) -> Stack:
     gaps: list[tuple[int, int]] = []
     uneven = 0.0
     if distinct:
-        median = sorted(distinct)[len(distinct) // 2]
+        median = sorted(distinct)[(len(distinct) - 1) // 2]  # of two steps the smaller: the other is a gap
         tolerance = max(SPACING_TOLERANCE_MM, SPACING_TOLERANCE * median)
         for index, step in enumerate(steps):
             if step <= SPACING_TOLERANCE_MM / 10 or abs(step - median) <= tolerance:

@@ -28,6 +28,11 @@ SERIES_NUMBER = 300
 GEOMETRY_TOLERANCE_MM = 0.01
 """A mask lies on its series when no corner is further off: formats in between round to 32-bit numbers."""
 _MAX_SEGMENTS = 255
+_MAY_BE_EMPTY = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime",
+    "AccessionNumber", "ReferringPhysicianName",
+)  # fmt: skip
+"""Type 2 attributes (PS3.3 C.7.1.1 and C.7.2.1): de-identified series often lack them; highdicom wants them there."""
 _MANUFACTURER = "kaapana-nb"
 _EXTRA = "Install the extra: pip install 'kaapana-nb[seg]'"
 
@@ -186,6 +191,9 @@ def _source_header(path: Path) -> Dataset:
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True)
             dataset.decode()
+            for keyword in _MAY_BE_EMPTY:
+                if keyword not in dataset:
+                    setattr(dataset, keyword, None)
             dataset.SpecificCharacterSet = "ISO_IR 192"  # holds what any of them held; highdicom refuses some
             return dataset
     except Exception as error:

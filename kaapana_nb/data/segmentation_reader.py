@@ -52,7 +52,7 @@ def read_segmentation(
     if not isinstance(header, InstanceHeader) or header.sop_class_uid not in SEGMENTATION_CLASSES:
         seen = header.sop_class_uid if isinstance(header, InstanceHeader) else header.problem
         raise DicomError(f"{path.name} is no segmentation: {seen}", "Name a DICOM SEG file.")
-    count = header.number_of_frames or 0
+    count = 1 if header.number_of_frames is None else header.number_of_frames
     if not 0 < count <= _MAX_FRAMES:
         raise DicomError(f"{path.name} has {count} frames.", "Fetch the file again.")
     places = [frame.header for frame in frames_of([header])] if count > 1 else [_only_frame(header)]

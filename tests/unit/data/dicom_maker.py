@@ -38,6 +38,7 @@ def make_dataset(
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = f"{UID_ROOT}.{series}.1.{number + 1}"
     dataset.StudyInstanceUID = f"{UID_ROOT}.0"
     dataset.SeriesInstanceUID = series_uid(series)
+    dataset.FrameOfReferenceUID = f"{UID_ROOT}.0.1"
     dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     dataset.Modality = "CT"
     dataset.SeriesDescription = "Thorax"
