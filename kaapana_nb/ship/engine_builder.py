@@ -63,8 +63,8 @@ class EngineBuilder:
             pip_conf, identity = scratch / "pip.conf", scratch / "id"
             pip_conf.write_text(_PIP_CONF)
             words = [
-                self.name, "build", "--isolation", "chroot", "--layers", "--force-rm", "--timestamp", "0", "--pull=never",
-                "--identity-label=false", "--from", base, "--format", "oci", "--iidfile", str(identity),
+                self.name, "build", "--isolation", "chroot", "--layers", "--force-rm", "--timestamp", "0",
+                "--pull=never", "--identity-label=false", "--from", base, "--format", "oci", "--iidfile", str(identity),
                 *self._volumes(request, pip_conf), str(request.context.absolute()),
             ]  # fmt: skip
             ended = supervise(words, environ=self._environ(), cwd=self._directory, log=request.log)

@@ -204,8 +204,10 @@ def collect_wheels(
         When a package has no wheel for the base's Python, or pip cannot get it.
     """
     source = wheelhouse or wheels_dir
-    if wheelhouse is not None and not wheelhouse.is_dir():
-        raise BuildError(f"The wheelhouse {wheelhouse} is no directory.", "Fill one: pip wheel -r FILE -w DIR.")
+    if wheelhouse is not None and not (wheelhouse.is_dir() and os.access(wheelhouse, os.R_OK | os.X_OK)):
+        raise BuildError(
+            f"The wheelhouse {wheelhouse} is no directory that can be read.", "Fill one: pip wheel -r FILE -w DIR."
+        )
     wanted = [pin for pin in pins if not pin.file]
     found = _find_all(wanted, source, target)
     missing = [pin for pin in wanted if pin.name not in found]
