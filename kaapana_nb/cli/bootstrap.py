@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import glob
 import hashlib
 import importlib.util
 import os
@@ -30,7 +31,7 @@ VENV = ROOT / ".venv"
 STAMP = VENV / ".kaapana-nb-setup"
 SUPPORTED = ((3, 11), (3, 12))
 
-# Debian package -> (program or file that shows it is there, what goes without it)
+# Debian package -> (program, or pattern of a file, that shows it is there; what goes without it)
 SYSTEM = {
     "buildah": ("buildah", "images are built from layers in Python"),
     "podman": ("podman", "containers are run by the process runner"),
@@ -45,6 +46,7 @@ SYSTEM = {
 }
 TEST_SYSTEM = {
     "chromium": ("chromium", "browser tests are skipped"),
+    "libatomic1": ("/usr/lib/*/libatomic.so.1", "browser tests fail: Playwright's driver needs it"),
     "fonts-dejavu-core": ("/usr/share/fonts/truetype/dejavu", "screenshots have no readable font"),
 }
 
@@ -127,7 +129,7 @@ def missing_packages(wanted: dict[str, tuple[str, str]]) -> list[str]:
     return [
         package
         for package, (program, _) in wanted.items()
-        if not (Path(program).exists() if program.startswith("/") else shutil.which(program, path=_search_path()))
+        if not (any(glob.iglob(program)) if program.startswith("/") else shutil.which(program, path=_search_path()))
     ]
 
 
