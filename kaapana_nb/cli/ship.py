@@ -59,7 +59,7 @@ def handle(args: argparse.Namespace) -> int:
     batch = open_batch(args.batch, args.input_name)
     parameters = parse_parameters(args.parameters)
     if args.push:
-        name = ImageReference(repository=algorithm.name, tag=args.tag or algorithm.version)
+        name = ImageReference(repository=algorithm.name, tag=args.tag or algorithm.options.version)
         reference = push_target(args.push, name)
         client = registry_client(
             reference.registry,
@@ -71,7 +71,9 @@ def handle(args: argparse.Namespace) -> int:
         destination = Destination(reference=reference, client=client)
     else:
         client = None
-        destination = Destination(archive=args.archive or directory / f"{algorithm.name}-{algorithm.version}.tar")
+        destination = Destination(
+            archive=args.archive or directory / f"{algorithm.name}-{algorithm.options.version}.tar"
+        )
     try:
         shipped = ship_notebook(
             args.notebook,

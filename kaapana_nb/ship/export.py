@@ -85,7 +85,7 @@ def render(
         **{f"{base}/files/{name}": data for name, data in modules.items()},
     }
     return ExtensionFiles(
-        name=algorithm.name, version=algorithm.version, profile=profile.name, files=MappingProxyType(files)
+        name=algorithm.name, version=algorithm.options.version, profile=profile.name, files=MappingProxyType(files)
     )
 
 
@@ -102,7 +102,7 @@ def dockerfile(spec: NotebookSpec, profile: Profile, modules: Mapping[str, bytes
     lines = [
         f"FROM {profile.base_image}",
         f'LABEL IMAGE="{algorithm.name}"',
-        f'LABEL VERSION="{algorithm.version}"',
+        f'LABEL VERSION="{algorithm.options.version}"',
         f'LABEL {profile.ignore_label}="False"',
         f"ENV PYTHONPATH={PACKAGES_DIR} PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1",
         f"WORKDIR {APP_DIR}",

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 import typing
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from kaapana_nb.contract.names import slug
 from kaapana_nb.errors import AlgorithmError
+from kaapana_nb.work.options import AlgorithmOptions
 from kaapana_nb.work.parameters import Parameter, parameters_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_VERSION = re.compile(r"[0-9]+\.[0-9]+\.[0-9]+\Z")
 
 
 class Algorithm(Generic[P, R]):
@@ -32,17 +30,14 @@ class Algorithm(Generic[P, R]):
         Annotation of the first parameter, and of the result.
     parameters
         The keyword-only parameters.
-    memory_mib
-        Memory that one call needs at most, in MiB; bounds how many run at once.
-    version
-        Version of the exported extension.
+    options
+        What the decorator declares: memory, version, mask and the like.
     """
 
-    def __init__(self, function: Callable[P, R], *, memory_mib: int | None, version: str) -> None:
+    def __init__(self, function: Callable[P, R], options: AlgorithmOptions) -> None:
         self.function = function
         self.name = slug(function.__name__)
-        self.memory_mib = memory_mib
-        self.version = version
+        self.options = options
         hints = typing.get_type_hints(function, include_extras=True)
         first = _first_parameter(function)
         if first not in hints:
@@ -71,17 +66,15 @@ class Algorithm(Generic[P, R]):
         return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:
-        return f"<algorithm {self.name} {self.version}: {inspect.signature(self.function)}>"
+        return f"<algorithm {self.name} {self.options.version}: {inspect.signature(self.function)}>"
 
 
 @overload
 def algorithm(function: Callable[P, R], /) -> Algorithm[P, R]: ...
 @overload
+def algorithm(**options: Any) -> Callable[[Callable[P, R]], Algorithm[P, R]]: ...
 def algorithm(
-    *, memory_mib: int | None = None, version: str = "0.1.0"
-) -> Callable[[Callable[P, R]], Algorithm[P, R]]: ...
-def algorithm(
-    function: Callable[P, R] | None = None, /, *, memory_mib: int | None = None, version: str = "0.1.0"
+    function: Callable[P, R] | None = None, /, **options: Any
 ) -> Algorithm[P, R] | Callable[[Callable[P, R]], Algorithm[P, R]]:
     """Declare a function an algorithm.
 
@@ -90,25 +83,21 @@ def algorithm(
     function
         Takes the input of one batch element (``sitk.Image``, ``SeriesVolume``, ``list[pydicom.Dataset]``,
         ``BatchElement``, ``Path``) or the whole ``Batch``, and keyword-only parameters.
-    memory_mib
-        Memory that one call needs at most, in MiB.
-    version
-        ``major.minor.patch`` of the exported extension.
+    **options
+        See `kaapana_nb.work.options.AlgorithmOptions`: ``memory_mib``, ``version``, ``mask``, ``input_operator``,
+        ``apt``, ``requirements``, ``tolerance``.
 
     Raises
     ------
     AlgorithmError
-        When the first parameter has no annotation, or memory or version are none.
+        When the first parameter has no annotation, or an option is none.
     ParameterError
         When a parameter has a type or name that the platform cannot pass.
     """
-    if memory_mib is not None and (not isinstance(memory_mib, int) or memory_mib < 1):
-        raise AlgorithmError(f"memory_mib is {memory_mib!r}; a number of MiB was expected.", "Write memory_mib=2000.")
-    if not _VERSION.match(version):
-        raise AlgorithmError(f"version is {version!r}; major.minor.patch was expected.", 'Write version="0.1.0".')
+    checked = AlgorithmOptions.checked(options)
 
     def decorate(target: Callable[P, R]) -> Algorithm[P, R]:
-        return Algorithm(target, memory_mib=memory_mib, version=version)
+        return Algorithm(target, checked)
 
     return decorate if function is None else decorate(function)
 

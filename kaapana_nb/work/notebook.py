@@ -17,6 +17,7 @@ from typing import Any
 
 from kaapana_nb.contract.names import slug
 from kaapana_nb.errors import KaapanaNbError, NotebookError, ParameterError
+from kaapana_nb.work.options import AlgorithmOptions
 from kaapana_nb.work.parameters import Parameter, parameters_of
 
 MAX_NOTEBOOK_BYTES = 100 * 2**20
@@ -53,8 +54,7 @@ class AlgorithmSpec:
     input_type: str
     output_type: str
     parameters: tuple[Parameter, ...]
-    memory_mib: int | None = None
-    version: str = "0.1.0"
+    options: AlgorithmOptions = field(default_factory=AlgorithmOptions)
     description: str = ""
 
 
@@ -247,9 +247,6 @@ def _algorithm(
             options[str(keyword.arg)] = ast.literal_eval(keyword.value)
         except ValueError:
             raise wrong(f"@algorithm({keyword.arg}=...) is no literal.", "Write the number or text itself.") from None
-    memory, version = options.get("memory_mib"), options.get("version", "0.1.0")
-    if set(options) - {"memory_mib", "version"} or not isinstance(version, str) or not isinstance(memory, int | None):
-        raise wrong("@algorithm takes memory_mib=MiB and version='major.minor.patch'.", "Correct the decorator.")
     arguments = node.args
     positional = [*arguments.posonlyargs, *arguments.args]
     if len(positional) != 1 or positional[0].annotation is None:
@@ -258,6 +255,7 @@ def _algorithm(
             f"Write def {node.name}(image: sitk.Image, *, threshold: int = 0) and the like.",
         )
     try:
+        checked = AlgorithmOptions.checked(options)
         parameters = parameters_of(_signature_only(node))
         name = slug(node.name)
     except KaapanaNbError as error:
@@ -269,8 +267,7 @@ def _algorithm(
         input_type=ast.unparse(positional[0].annotation),
         output_type=ast.unparse(node.returns) if node.returns else "",
         parameters=parameters,
-        memory_mib=memory,
-        version=version,
+        options=checked,
         description=" ".join((ast.get_docstring(node) or "").partition("\n\n")[0].split()),
     )
 

@@ -84,12 +84,12 @@ def run(
     context = batch.context
     form = {p.name: context.form_value(p.name) if context else None for p in algorithm.parameters}
     values = resolve(algorithm.parameters, parameters, form)
-    batch = with_output_of(batch, algorithm.name)
+    batch = with_output_of(with_input_of(batch, algorithm.options.input_operator), algorithm.name)
     check_writable(batch)
 
     job = pack(algorithm.function, algorithm.input_type, algorithm.output_type, values)
     elements = () if algorithm.is_batch_level else tuple(batch)
-    workers = min(max(1, len(elements)), jobs or default_jobs(algorithm.memory_mib))
+    workers = min(max(1, len(elements)), jobs or default_jobs(algorithm.options.memory_mib))
     start = time.monotonic()
     with progress_for(algorithm.name, max(1, len(elements))) as progress:
         if algorithm.is_batch_level:
@@ -99,7 +99,7 @@ def run(
         outcomes = _run_on(executor, tasks, progress) if executor else _run_in_processes(tasks, workers, progress)
     report = RunReport(
         algorithm=algorithm.name,
-        version=algorithm.version,
+        version=algorithm.options.version,
         parameters=values,
         output_dir=batch.output_name,
         elements=tuple(outcomes),
@@ -107,6 +107,12 @@ def run(
     )
     report.save(batch.output_dir / REPORT_FILE)
     return report
+
+
+def with_input_of(batch: Batch, input_operator: str | None) -> Batch:
+    """The batch with the input that the algorithm declares, where the platform did not name one."""
+    named = batch.context is not None and batch.context.operator_in_dir
+    return batch if named or input_operator is None else batch.with_input(input_operator)
 
 
 def with_output_of(batch: Batch, algorithm_name: str) -> Batch:

@@ -34,7 +34,7 @@ RUN = "run(my_filter, Batch.from_environ())"
 def test_a_notebook_is_read_without_running_it(notebook: Write) -> None:
     spec = NotebookSpec.read(notebook(ALGORITHM, ("1 / 0", "explore"), RUN))
     algorithm = spec.require_algorithm()
-    assert (spec.name, algorithm.function, algorithm.version, algorithm.memory_mib) == (
+    assert (spec.name, algorithm.function, algorithm.options.version, algorithm.options.memory_mib) == (
         "my-filter",
         "my_filter",
         "1.2.3",
