@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
-import glob
 import hashlib
 import importlib.util
 import os
@@ -129,7 +128,9 @@ def missing_packages(wanted: dict[str, tuple[str, str]]) -> list[str]:
     return [
         package
         for package, (program, _) in wanted.items()
-        if not (any(glob.iglob(program)) if program.startswith("/") else shutil.which(program, path=_search_path()))
+        if not (
+            any(Path("/").glob(program[1:])) if program.startswith("/") else shutil.which(program, path=_search_path())
+        )
     ]
 
 
