@@ -117,7 +117,7 @@ class _Scan:
 
     def file(self, path: str, data: bytes) -> Iterator[Finding]:
         """Every finding in a file, once per place and value."""
-        name = Piece(path=path, text=path, line=0, plain=False)
+        name = Piece(path=path, text=path, line=0)
         seen = set()
         for piece in itertools.chain([name], pieces(path, data)):
             for finding, value in self._piece(piece):

@@ -223,7 +223,7 @@ def _archive(at: Piece, data: bytes, depth: int) -> Iterator[Piece]:
             yield replace(at, text=archive.comment.decode("utf-8", "replace"), line=0, plain=False)
             for member in archive.infolist():
                 place = replace(at, path=f"{at.path}!{member.filename}", published=published)
-                yield replace(place, text=member.filename, line=0, plain=False)
+                yield replace(place, text=member.filename, line=0)
                 if not member.is_dir():
                     with archive.open(member) as file:
                         yield from _bounded(place, file, depth)

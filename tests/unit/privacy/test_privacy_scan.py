@@ -255,6 +255,14 @@ def test_no_excerpt_shows_what_stands_beside(identifiers: Identifiers) -> None:
         assert value not in shown
 
 
+def test_an_escaped_name_in_a_path_is_found_and_not_shown(identifiers: Identifiers) -> None:
+    path = "plan-of-M%C3%BCller.py"
+    findings = scan_files({path: b"", f"{path}.zip": zipped((path, STUDY.patient_id.encode()))}, identifiers)
+    assert {finding.kind for finding in findings} == {"patient name (family)", "patient id"}
+    assert {finding.file for finding in findings} == {MASK}
+    assert "ller" not in "".join(map(str, findings))
+
+
 def test_control_characters_are_not_shown(identifiers: Identifiers) -> None:
     content = f"\x1b[31m{STUDY.patient_id}\x1b[0m\u202e".encode()
     assert only(scan_files({"a.py": content}, identifiers)).excerpt.isprintable()
