@@ -50,7 +50,9 @@ def test_json_has_the_documented_keys(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 def test_this_machine_is_examined_to_the_end() -> None:
-    with tempfile.TemporaryDirectory(prefix="knb-") as home:  # podman waits 20 s for sockets with a long path
+    with tempfile.TemporaryDirectory(
+        prefix="knb-", ignore_cleanup_errors=True
+    ) as home:  # podman waits 20 s for sockets with a long path
         findings = list(doctor.examine(Settings(home=Path(home), workspace=Path(home, "workspace"), jobs=1)))
     assert len({finding.name for finding in findings}) == len(findings)
     assert {"python", "environment", "containers", "helm", "sample batch", "base image", "disk"} <= {
