@@ -1,4 +1,4 @@
-"""The fast header reader: explicit VR little endian (DICOM PS3.5 section 7.1.2), from a file's first bytes.
+"""The fast header reader: explicit and implicit VR little endian (DICOM PS3.5 section 7.1), from a file's first bytes.
 
 It answers only where it is certain. Anything unusual (another transfer syntax, an unknown or unexpected VR,
 tags out of order, text in an unusual character set) gives ``None``, and the caller asks pydicom.
@@ -22,9 +22,13 @@ from kaapana_nb.data.header import TAGS, InstanceHeader, header_value
 HEAD_BYTES = 8192
 """First read of a file: holds the header of nearly every single-frame CT or MR instance."""
 
-_EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+_IMPLICIT_LITTLE = "1.2.840.10008.1.2"
+_NATIVE = (_IMPLICIT_LITTLE, "1.2.840.10008.1.2.1")
 _ENCAPSULATED = ("1.2.840.10008.1.2.4.", "1.2.840.10008.1.2.5")  # JPEG family, RLE: explicit little endian too
 _PREAMBLE = 132
+_IMPLICIT_FIXED, _SHORT_FIXED, _LONG_FIXED = 4, 6, 8  # bytes of an element before its length
+_TRANSFER_SYNTAX = 0x00020010
+_FIRST_DATASET_TAG = 0x00030000
 _PIXEL_DATA = 0x7FE00010
 _FIRST_PIXEL_TAG = 0x7FE00001
 _CHARACTER_SET = 0x00080005
@@ -63,8 +67,11 @@ class _Element(NamedTuple):
     start: int
     tag: int
     head: bytes
-    """The 8 or 12 bytes before the value: tag, VR, length."""
+    """The 8 or 12 bytes before the value: tag, VR (explicit only), length."""
+    fixed: int
+    """Bytes of the head before the length."""
     length: int
+    """Bytes of the value; -1 for a sequence of undefined length."""
 
 
 class _Segment(NamedTuple):
@@ -86,7 +93,7 @@ class _Segment(NamedTuple):
 
 @dataclass(slots=True)
 class _Layout:
-    tags: tuple[bytes, ...]
+    shapes: tuple[bytes, ...]
     """Head of each element without its length."""
     lengths: list[int]
     variable: set[int]
@@ -115,29 +122,29 @@ class HeaderWalker:
                 if raw is not None:
                     if number:
                         self._layouts.insert(0, self._layouts.pop(number))
-                    return self._row(raw, directory, file_name, file_size)
+                    return self._row(raw, _is_implicit(layout.elements), directory, file_name, file_size)
             elements = _walk(head, file_size)
             self._learn(elements)
             values = _values(head, elements)
             self._convert_all(values, [name for name, data in values.items() if isinstance(data, bytes)])
-            return self._row(values, directory, file_name, file_size)
+            return self._row(values, _is_implicit(elements), directory, file_name, file_size)
         except _Doubt:
             return None
 
     def _learn(self, elements: list[_Element]) -> None:
         if elements[-1].tag != _PIXEL_DATA or any(element.length < 0 for element in elements):
             return
-        tags = tuple(_shape(element) for element in elements)
+        shapes = tuple(element.head[: element.fixed] for element in elements)
         lengths = [element.length for element in elements]
         for layout in self._layouts:
-            if layout.tags == tags:
+            if layout.shapes == shapes:
                 changed = {i for i, (old, new) in enumerate(zip(layout.lengths, lengths, strict=True)) if old != new}
                 if len(layout.variable | changed) <= _MAX_VARIABLE:
                     layout.variable |= changed
                     layout.segments = _segments(layout.elements, layout.variable)
                     return
         layout = _Layout(
-            tags=tags, lengths=lengths, variable=set(), elements=elements, segments=_segments(elements, set())
+            shapes=shapes, lengths=lengths, variable=set(), elements=elements, segments=_segments(elements, set())
         )
         self._layouts.insert(0, layout)
         del self._layouts[_MAX_LAYOUTS:]
@@ -199,11 +206,13 @@ class HeaderWalker:
                 self._memo[key] = _convert(attribute, data, character_set)
             values[attribute] = self._memo[key]
 
-    def _row(self, values: dict[str, Any], directory: Path, file_name: str, file_size: int) -> InstanceHeader:
+    def _row(
+        self, values: dict[str, Any], implicit: bool, directory: Path, file_name: str, file_size: int
+    ) -> InstanceHeader:
         values.pop(_CHARACTER_SET_NAME, None)
         syntax = values.get("transfer_syntax_uid") or ""
-        native = syntax == _EXPLICIT_LITTLE
-        if not native and not syntax.startswith(_ENCAPSULATED):
+        native = syntax in _NATIVE
+        if implicit != (syntax == _IMPLICIT_LITTLE) or not (native or syntax.startswith(_ENCAPSULATED)):
             raise _Doubt
         if "pixel_offset" in values:
             if native == (values["pixel_length"] == _UNDEFINED):
@@ -243,8 +252,8 @@ def _codec(character_set: bytes) -> str:
     return codec
 
 
-def _shape(element: _Element) -> bytes:
-    return element.head[:8] if len(element.head) == 12 else element.head[:6]
+def _is_implicit(elements: list[_Element]) -> bool:
+    return elements[-1].fixed == _IMPLICIT_FIXED
 
 
 def _walk(head: bytes, file_size: int) -> list[_Element]:
@@ -252,16 +261,18 @@ def _walk(head: bytes, file_size: int) -> list[_Element]:
     if head[128:_PREAMBLE] != b"DICM":
         raise _Doubt
     elements: list[_Element] = []
-    position, previous = _PREAMBLE, -1
+    position, previous, implicit = _PREAMBLE, -1, False
     while True:
         if position == file_size == len(head) and elements:
             return elements
-        element, position = _next_element(head, position)
+        if not implicit and previous < _FIRST_DATASET_TAG and head[position : position + 2] != b"\2\0":
+            implicit = _says_implicit(head, elements)
+        element, position = _next_element(head, position, implicit)
         if element.tag <= previous or len(elements) >= _MAX_ELEMENTS:
             raise _Doubt
         previous = element.tag
         wanted = _WANTED.get(element.tag)
-        if wanted is not None and element.head[4:6] != wanted[1]:
+        if wanted is not None and element.fixed != _IMPLICIT_FIXED and element.head[4:6] != wanted[1]:
             raise _Doubt
         elements.append(element)
         if element.tag == _PIXEL_DATA:
@@ -269,42 +280,54 @@ def _walk(head: bytes, file_size: int) -> list[_Element]:
         if element.tag >= _FIRST_PIXEL_TAG:
             raise _Doubt
         if element.length == -1:
-            position = _skip_sequence(head, position, 0)
+            position = _skip_sequence(head, position, implicit, 0)
         if position > len(head):
             raise _Doubt
 
 
-def _next_element(head: bytes, position: int) -> tuple[_Element, int]:
-    """The element at `position` and where the next one begins; length -1 is a sequence of undefined length."""
-    start = position
+def _says_implicit(head: bytes, meta: list[_Element]) -> bool:
+    """Whether the file meta information names implicit VR."""
+    for element in meta:
+        if element.tag == _TRANSFER_SYNTAX:
+            start = element.start + len(element.head)
+            return head[start : start + element.length].rstrip(b"\0 ") == _IMPLICIT_LITTLE.encode()
+    raise _Doubt
+
+
+def _next_element(head: bytes, position: int, implicit: bool) -> tuple[_Element, int]:
+    """The element at `position` and where the next one begins."""
     if position + 8 > len(head):
         raise _Doubt
     group, number = head[position] | head[position + 1] << 8, head[position + 2] | head[position + 3] << 8
     tag = group << 16 | number
     vr = head[position + 4 : position + 6]
-    if vr in _SHORT:
-        length = head[position + 6] | head[position + 7] << 8
-        position += 8
-    elif vr in _LONG:
-        if position + 12 > len(head):
-            raise _Doubt
-        length = int.from_bytes(head[position + 8 : position + 12], "little")
-        position += 12
+    if implicit:
+        if vr in _SHORT or vr in _LONG:
+            raise _Doubt  # a length that looks like a VR, or a VR where none should be
+        fixed, length, start = (
+            _IMPLICIT_FIXED,
+            int.from_bytes(head[position + 4 : position + 8], "little"),
+            position + 8,
+        )
+    elif vr in _SHORT:
+        fixed, length, start = _SHORT_FIXED, head[position + 6] | head[position + 7] << 8, position + 8
+    elif vr in _LONG and position + 12 <= len(head):
+        fixed, length, start = _LONG_FIXED, int.from_bytes(head[position + 8 : position + 12], "little"), position + 12
     else:
         raise _Doubt
-    element_head = head[start:position]
+    element_head = head[position:start]
     if tag == _PIXEL_DATA:
-        if vr not in (b"OW", b"OB"):
+        if not implicit and vr not in (b"OW", b"OB"):
             raise _Doubt
-        return _Element(start, tag, element_head, length), position
+        return _Element(position, tag, element_head, fixed, length), start
     if length == _UNDEFINED:
-        if vr != b"SQ":
+        if not implicit and vr != b"SQ":
             raise _Doubt
-        return _Element(start, tag, element_head, -1), position
-    return _Element(start, tag, element_head, length), position + length
+        return _Element(position, tag, element_head, fixed, -1), start
+    return _Element(position, tag, element_head, fixed, length), start + length
 
 
-def _skip_sequence(head: bytes, position: int, depth: int) -> int:
+def _skip_sequence(head: bytes, position: int, implicit: bool, depth: int) -> int:
     """Where a sequence of undefined length ends (PS3.5 section 7.5)."""
     if depth > _MAX_DEPTH:
         raise _Doubt
@@ -321,9 +344,9 @@ def _skip_sequence(head: bytes, position: int, depth: int) -> int:
             position += length
             continue
         while head[position : position + 4] != b"\xfe\xff\x0d\xe0":
-            element, position = _next_element(head, position)
+            element, position = _next_element(head, position, implicit)
             if element.length == -1:
-                position = _skip_sequence(head, position, depth + 1)
+                position = _skip_sequence(head, position, implicit, depth + 1)
         position += 8
 
 
@@ -351,9 +374,8 @@ def _segments(elements: list[_Element], variable: set[int]) -> list[_Segment]:
             if wanted:
                 attributes.append(wanted[0])
             continue
-        long = size == 12
-        heads += "8s" if long else "6s"
-        expected.append(element.head[:8] if long else element.head[:6])
+        heads += f"{element.fixed}s"
+        expected.append(element.head[: element.fixed])
         heads_struct = struct.Struct(heads)
         segments.append(
             _Segment(
@@ -364,7 +386,7 @@ def _segments(elements: list[_Element], variable: set[int]) -> list[_Segment]:
                 texts=tuple(name for name in attributes if name in _TEXT),
                 memo={},
                 length_at=heads_struct.size,
-                long=long,
+                long=element.fixed != _SHORT_FIXED,
                 last=_WANTED[element.tag][0] if element.tag in _WANTED else None,
             )
         )
