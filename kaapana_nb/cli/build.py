@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from kaapana_nb.errors import UsageError
+from kaapana_nb.files import write_atomic
 from kaapana_nb.settings import Settings
 
 _EXAMPLE = """\
@@ -77,6 +78,8 @@ def build(args: argparse.Namespace) -> int:
                 if args.archive is not None:
                     _say(f"wrote {write_archive(image, args.archive, client=client)}")
         images.append(image)
+        if image.sbom is not None:
+            _keep_sbom(image.sbom, args.directory / f"{image.name}.cdx.json")
     rows = [
         {
             "name": image.name,
@@ -93,6 +96,16 @@ def build(args: argparse.Namespace) -> int:
         for image in images:
             print(image.reference.with_digest(image.digest))
     return 0
+
+
+def _keep_sbom(source: Path, target: Path) -> None:
+    """Put the bill of materials beside the export, where that can be written."""
+    try:
+        write_atomic(target, source.read_bytes())
+    except OSError as error:
+        _say(f"the bill of materials stays in {source}: {target} cannot be written ({error.strerror})")
+    else:
+        _say(f"wrote {target}")
 
 
 def _say(line: str) -> None:

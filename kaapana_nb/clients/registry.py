@@ -11,12 +11,12 @@ import io
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 import httpx
 
 from kaapana_nb.clients.layout import verify_blob
-from kaapana_nb.clients.oci import INDEXES, MANIFESTS, MAX_DOCUMENT, Descriptor, sha256
+from kaapana_nb.clients.oci import INDEXES, MANIFESTS, MAX_DOCUMENT, Descriptor, parse_document, sha256
 from kaapana_nb.clients.registry_http import RETRIES, Wire, pause_s
 from kaapana_nb.clients.registry_upload import transfer
 from kaapana_nb.errors import RegistryError
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from kaapana_nb.clients.credentials import Credentials
+    from kaapana_nb.clients.registry_errors import Answer
 
 CHUNK = 16 << 20
 """Bytes of one upload request. A broken connection costs at most this much."""
@@ -153,6 +154,20 @@ class RegistryClient:
             return False
         self._wire.expect(response, what, 200)
         return True
+
+    def lists_referrers(self, repository: str, digest: str) -> bool:
+        """Whether the registry lists referrers itself (distribution specification 1.1)."""
+        return self._referrers(repository, digest).status == 200
+
+    def referrers_index(self, repository: str, digest: str) -> dict[str, Any]:
+        """The registry's own list of an image's referrers: an index."""
+        answer = self._referrers(repository, digest)
+        self._wire.expect(answer, f"list the referrers of {repository}", 200)
+        return parse_document(answer.content, f"list of referrers of {digest}")
+
+    def _referrers(self, repository: str, digest: str) -> Answer:
+        what = f"list the referrers of {repository}"
+        return self._wire.send("GET", f"/v2/{repository}/referrers/{digest}", what, scope=_pull(repository))
 
     def fetch_blob(self, repository: str, descriptor: Descriptor, file: BinaryIO) -> None:
         """Write a blob to `file`, its digest checked; a broken transfer goes on where it stopped.

@@ -32,12 +32,15 @@ class BaseImage:
     layout
         The layout that holds its layers, or ``None`` when only a registry does.
     reference
-        Its name, with a registry when it came from one.
+        Where it was found, with a registry when it came from one.
+    name
+        What it is called: the Dockerfile's FROM, or the reference that was named instead.
     """
 
     image: Image
     layout: OciLayout | None
     reference: ImageReference
+    name: str
 
 
 def find_base(
@@ -56,8 +59,9 @@ def find_base(
     if base is not None and Path(base).is_dir():
         return _from_layout(Path(base), wanted)
     reference = ImageReference.parse(base) if base is not None else wanted
+    name = str(reference)
     if reference.registry:
-        return _from_registry(reference, client, log)
+        return _from_registry(reference, name, client, log)
     directory = settings.images_dir / reference.repository / (reference.tag or "latest")
     if reference.repository == base_image.NAME and (OciLayout.is_layout(directory) or client is None):
         return _from_layout(base_image.ensure_base_image(settings, tag=directory.name, log=log), reference)
@@ -69,7 +73,7 @@ def find_base(
             digest=reference.digest,
         )  # fmt: skip
         if client.digest_of(there.repository, there.digest or there.tag) is not None:
-            return _from_registry(there, client, log)
+            return _from_registry(there, name, client, log)
         if reference.repository == base_image.NAME:
             return _from_layout(base_image.ensure_base_image(settings, tag=directory.name, log=log), reference)
     raise BuildError(
@@ -102,12 +106,12 @@ def complete_base(base: BaseImage, settings: Settings, client: RegistryClient | 
 
 def _from_layout(path: Path, reference: ImageReference) -> BaseImage:
     layout = OciLayout(path)
-    return BaseImage(image=layout.image(), layout=layout, reference=reference)
+    return BaseImage(image=layout.image(), layout=layout, reference=reference, name=str(reference))
 
 
-def _from_registry(reference: ImageReference, client: RegistryClient | None, log: Log) -> BaseImage:
+def _from_registry(reference: ImageReference, name: str, client: RegistryClient | None, log: Log) -> BaseImage:
     with _client_of(reference, client) as source:
-        return _fetch(reference, source, log)
+        return _fetch(reference, name, source, log)
 
 
 @contextlib.contextmanager
@@ -121,7 +125,7 @@ def _client_of(reference: ImageReference, client: RegistryClient | None) -> Iter
         yield other
 
 
-def _fetch(reference: ImageReference, client: RegistryClient, log: Log) -> BaseImage:
+def _fetch(reference: ImageReference, name: str, client: RegistryClient, log: Log) -> BaseImage:
     """Read a base's manifest and configuration; its layers stay where they are."""
     log(f"base image {reference} from registry {client.host}")
     descriptor, data = client.manifest(reference.repository, reference.digest or reference.tag or "latest")
@@ -134,7 +138,7 @@ def _fetch(reference: ImageReference, client: RegistryClient, log: Log) -> BaseI
         raise BuildError(f"The base image {reference} has {len(manifest.layers)} layers and "
                          f"{len(config.diff_ids)} diff ids.", "Choose another base with --base.")  # fmt: skip
     image = Image(descriptor=descriptor, manifest=manifest, config=config)
-    return BaseImage(image=image, layout=None, reference=reference)
+    return BaseImage(image=image, layout=None, reference=reference, name=name)
 
 
 def _for_this_machine(data: bytes, reference: ImageReference) -> str:

@@ -10,12 +10,17 @@ from typing import TYPE_CHECKING
 
 from kaapana_nb.clients.credentials import Credentials, find_credentials
 from kaapana_nb.clients.layout import OciLayout
+from kaapana_nb.clients.referrers import attach
 from kaapana_nb.clients.registry import RegistryClient
 from kaapana_nb.errors import BuildError, UsageError
 from kaapana_nb.reference import ImageReference
 from kaapana_nb.ship.bases import find_base
 from kaapana_nb.ship.builders import ANNOTATION_BASE_LAYERS, ANNOTATION_BASE_NAME, BuildRequest, choose_builder
+from kaapana_nb.ship.context import context_wheels
 from kaapana_nb.ship.dockerfile import Dockerfile, read_dockerfile
+from kaapana_nb.ship.sbom import MEDIA_TYPE as SBOM_TYPE
+from kaapana_nb.ship.sbom import write_sbom
+from kaapana_nb.ship.wheels import TargetPython
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +53,8 @@ class BuiltImage:
         Which builder made it.
     base
         Where layers that `layout` lacks are.
+    sbom
+        Software bill of materials (CycloneDX JSON), or ``None`` for a Dockerfile whose packages are not known.
     """
 
     name: str
@@ -58,6 +65,7 @@ class BuiltImage:
     seconds: float = 0.0
     builder: str
     base: ImageReference
+    sbom: Path | None = None
 
 
 def find_contexts(export_dir: Path) -> list[Path]:
@@ -134,6 +142,7 @@ def build_image(
     with layout.locked():
         manifest = chosen.build(request)
         descriptor = layout.set_image(manifest, reference.tag)
+        sbom = _sbom(request, reference)
     return BuiltImage(
         name=reference.name,
         reference=reference,
@@ -142,7 +151,22 @@ def build_image(
         seconds=time.perf_counter() - started,
         builder=chosen.name,
         base=found.reference,
+        sbom=sbom,
     )
+
+
+def _sbom(request: BuildRequest, reference: ImageReference) -> Path | None:
+    if request.dockerfile.refusal is not None:
+        return None
+    target = TargetPython.of(request.base.image.config, str(request.base.reference))
+    wheels = context_wheels(
+        request.dockerfile, request.context, target, wheels_dir=request.settings.wheels_dir,
+        wheelhouse=request.wheelhouse, log=lambda _: None,
+    )  # fmt: skip
+    return write_sbom(
+        request.settings.images_dir / ".sboms", reference.repository, reference.tag, wheels, request.base.name,
+        request.base.image.digest,
+    )  # fmt: skip
 
 
 def push_image(
@@ -186,6 +210,8 @@ def push_image(
     if client.digest_of(repository, tag) != image.digest:
         sent += len(data)
         client.put_manifest(repository, tag, data, found.manifest.media_type)
+    if image.sbom is not None:
+        sent += attach(client, repository, found.descriptor, image.sbom.read_bytes(), SBOM_TYPE)
     pushed = replace(reference, tag=tag, digest=image.digest)
     log(f"pushed {pushed}, {sent} bytes sent")
     return replace(image, reference=pushed, bytes_uploaded=sent, seconds=image.seconds + time.perf_counter() - started)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Log = Callable[[str], None]
 
+_OCI = "org.opencontainers.image."
 ANNOTATION_BASE_NAME = "org.opencontainers.image.base.name"
 ANNOTATION_BASE_DIGEST = "org.opencontainers.image.base.digest"
 ANNOTATION_BASE_LAYERS = "io.kaapana-nb.base-layers"
@@ -94,11 +95,16 @@ _POD = (
 )
 
 
-def base_annotations(request: BuildRequest) -> dict[str, str]:
-    """What a manifest says of the base (OCI image specification, "Pre-Defined Annotation Keys")."""
+def base_labels(request: BuildRequest) -> dict[str, str]:
+    """What an image says of its base (OCI image specification, "Pre-Defined Annotation Keys")."""
+    return {ANNOTATION_BASE_NAME: request.base.name, ANNOTATION_BASE_DIGEST: request.base.image.digest}
+
+
+def image_annotations(request: BuildRequest) -> dict[str, str]:
+    """Annotations of the manifest: the base, and the Dockerfile's labels with OCI's own names."""
     return {
-        ANNOTATION_BASE_NAME: str(request.dockerfile.base),
-        ANNOTATION_BASE_DIGEST: request.base.image.digest,
+        **{name: value for name, value in request.dockerfile.labels.items() if name.startswith(_OCI)},
+        **base_labels(request),
         ANNOTATION_BASE_LAYERS: str(len(request.base.image.manifest.layers)),
     }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kaapana_nb.errors import BuildError
-from kaapana_nb.ship.dockerfile import OTHER_BUILDER, Copy, PipInstall
+from kaapana_nb.ship.dockerfile import OTHER_BUILDER, Copy, Dockerfile, PipInstall
 from kaapana_nb.ship.wheels import Log, TargetPython, Wheel, collect_wheels, hash_file, read_pins
 
 if TYPE_CHECKING:
@@ -97,3 +97,17 @@ def step_wheels(
                 name=pin.name, version=pin.version, path=path, sha256=hash_file(path), container_path=pin.file
             )
     return [wheels[pin.name] for pin in pins]
+
+
+def context_wheels(
+    dockerfile: Dockerfile, context: Path, target: TargetPython, *, wheels_dir: Path, wheelhouse: Path | None, log: Log
+) -> list[Wheel]:
+    """All wheels that a Dockerfile's pip lines install; what it does not know of it leaves out."""
+    files: dict[str, Path] = {}
+    wheels: list[Wheel] = []
+    for _, step in dockerfile.steps:
+        if isinstance(step, Copy):
+            files.update({f"/{place}": path for place, path in copied_files(step, context).items()})
+        elif isinstance(step, PipInstall):
+            wheels += step_wheels(step, files, target, wheels_dir=wheels_dir, wheelhouse=wheelhouse, log=log)
+    return wheels

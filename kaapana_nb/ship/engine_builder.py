@@ -19,9 +19,8 @@ from kaapana_nb.clients.podman import engine_environ
 from kaapana_nb.clients.supervise import supervise
 from kaapana_nb.errors import BuildError
 from kaapana_nb.ship.bases import complete_base
-from kaapana_nb.ship.builders import BuildRequest, base_annotations
-from kaapana_nb.ship.context import copied_files, step_wheels
-from kaapana_nb.ship.dockerfile import Copy, PipInstall
+from kaapana_nb.ship.builders import BuildRequest, base_labels, image_annotations
+from kaapana_nb.ship.context import context_wheels
 from kaapana_nb.ship.wheels import TargetPython
 
 if TYPE_CHECKING:
@@ -65,6 +64,7 @@ class EngineBuilder:
             words = [
                 self.name, "build", "--isolation", "chroot", "--layers", "--force-rm", "--timestamp", "0",
                 "--pull=never", "--identity-label=false", "--from", base, "--format", "oci", "--iidfile", str(identity),
+                *(word for name, value in base_labels(request).items() for word in ("--label", f"{name}={value}")),
                 *self._volumes(request, pip_conf), str(request.context.absolute()),
             ]  # fmt: skip
             ended = supervise(words, environ=self._environ(), cwd=self._directory, log=request.log)
@@ -82,17 +82,11 @@ class EngineBuilder:
         """Mounts of the build: wheels for a Dockerfile that we know, certificates for one that we do not."""
         if request.dockerfile.refusal is not None:
             return ["--volume", f"{_AUTHORITIES}:{_AUTHORITIES}:ro"] if _AUTHORITIES.is_file() else []
-        files: dict[str, Path] = {}
-        needed = False
-        for _, step in request.dockerfile.steps:
-            if isinstance(step, Copy):
-                files.update({f"/{place}": path for place, path in copied_files(step, request.context).items()})
-            elif isinstance(step, PipInstall):
-                needed = True
-                step_wheels(
-                    step, files, TargetPython.of(request.base.image.config, str(request.base.reference)),
-                    wheels_dir=request.settings.wheels_dir, wheelhouse=request.wheelhouse, log=request.log,
-                )  # fmt: skip
+        target = TargetPython.of(request.base.image.config, str(request.base.reference))
+        needed = context_wheels(
+            request.dockerfile, request.context, target, wheels_dir=request.settings.wheels_dir,
+            wheelhouse=request.wheelhouse, log=request.log,
+        )  # fmt: skip
         if not needed:
             return []
         wheels = (request.wheelhouse or request.settings.wheels_dir).absolute()
@@ -113,7 +107,7 @@ class EngineBuilder:
         for layer in built.manifest.layers[count:]:
             request.layout.copy_from(out, layer)
         config = request.layout.add(out.read(built.manifest.config), CONFIG)
-        return Manifest(config=config, layers=layers, annotations=base_annotations(request))
+        return Manifest(config=config, layers=layers, annotations=image_annotations(request))
 
     def _checked(self, words: Sequence[str], what: str) -> str:
         done = self._run([self.name, *words])

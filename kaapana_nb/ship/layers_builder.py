@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kaapana_nb.clients.oci import CONFIG, Descriptor, ImageConfig, Manifest
-from kaapana_nb.ship.builders import BuildRequest, Log, base_annotations
+from kaapana_nb.ship.builders import BuildRequest, Log, base_labels, image_annotations
 from kaapana_nb.ship.context import copied_files, step_wheels
 from kaapana_nb.ship.dockerfile import Copy, Dockerfile, PipInstall
 from kaapana_nb.ship.layers import SYSTEM_DIRECTORIES, Entry, Layer, LayerCache, directories, layer_key, store_layer
@@ -20,6 +20,7 @@ from kaapana_nb.ship.unpack import SHEBANG, wheel_entries
 from kaapana_nb.ship.wheels import TargetPython, Wheel, hash_file
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 EPOCH = "1970-01-01T00:00:00Z"
@@ -62,10 +63,10 @@ class LayersBuilder:
                 request.layout.copy_from(base.layout, descriptor)
         for layer, _ in progress.layers:
             store_layer(request.layout, layer)
-        config = image_config(request.dockerfile, base.image.config, progress.layers)
+        config = image_config(request.dockerfile, base.image.config, base_labels(request), progress.layers)
         stored = request.layout.add(config.to_bytes(), CONFIG)
         layers = (*map(_plain, base.image.manifest.layers), *(layer.descriptor for layer, _ in progress.layers))
-        return Manifest(config=stored, layers=layers, annotations=base_annotations(request))
+        return Manifest(config=stored, layers=layers, annotations=image_annotations(request))
 
 
 def _plain(descriptor: Descriptor) -> Descriptor:
@@ -76,10 +77,12 @@ def _plain(descriptor: Descriptor) -> Descriptor:
     return Descriptor(media_type=media_type, digest=descriptor.digest, size=descriptor.size)
 
 
-def image_config(dockerfile: Dockerfile, base: ImageConfig, layers: list[tuple[Layer, str]]) -> ImageConfig:
+def image_config(
+    dockerfile: Dockerfile, base: ImageConfig, own_labels: Mapping[str, str], layers: list[tuple[Layer, str]]
+) -> ImageConfig:
     """The configuration: the base's, overlaid with the Dockerfile's."""
     environ = {**base.environ, **dockerfile.env}
-    labels = {**base.labels, **dockerfile.labels}
+    labels = {**base.labels, **dockerfile.labels, **own_labels}
     created = dockerfile.labels.get(LABEL_CREATED, EPOCH)
     cmd = dockerfile.cmd
     if cmd is None:

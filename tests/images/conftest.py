@@ -9,15 +9,18 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from kaapana_nb.clients.containers import ContainerRunner
 from kaapana_nb.clients.podman import PodmanRunner
-from kaapana_nb.clients.registry import RegistryClient
 from kaapana_nb.emulator.registry import LocalRegistry
 from kaapana_nb.settings import Settings
 from kaapana_nb.ship.base_image import ensure_base_image
+
+if TYPE_CHECKING:
+    from kaapana_nb.clients.containers import ContainerRunner
+    from kaapana_nb.clients.registry import RegistryClient
 
 DOCKERFILE = """\
 FROM local-only/base-python-cpu:latest

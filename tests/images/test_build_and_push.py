@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import shutil
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from kaapana_nb.clients.containers import ContainerRunner, Mount
 from kaapana_nb.clients.layout import OciLayout
 from kaapana_nb.clients.process_runner import ProcessRunner
-from kaapana_nb.clients.registry import RegistryClient
+from kaapana_nb.clients.referrers import read_document, referrers
 from kaapana_nb.emulator.registry import LocalRegistry
 from kaapana_nb.errors import BuildError, UsageError
 from kaapana_nb.reference import ImageReference
 from kaapana_nb.settings import Settings
 from kaapana_nb.ship.archive import write_archive
 from kaapana_nb.ship.build import BuiltImage, build_image, find_contexts, push_image, push_target
+
+if TYPE_CHECKING:
+    from kaapana_nb.clients.registry import RegistryClient
 
 pytestmark = pytest.mark.images
 
@@ -83,17 +88,20 @@ def test_push_equals_what_skopeo_sees(image_home, wheelhouse, make_context, regi
 def test_a_changed_line_moves_the_code_layer_only(image_home, wheelhouse, make_context, registry, client):
     target = push_target(registry.host, ImageReference(repository="small-change", tag="0.1.0"))
     first = build_image(make_context("small-change"), settings=image_home, wheelhouse=wheelhouse, client=client)
-    sent = push_image(first, target, client=client).bytes_uploaded
-    assert sent > 5_000_000
+    assert push_image(first, target, client=client).bytes_uploaded > 5_000_000
     again = push_image(first, target, client=client)
     assert again.bytes_uploaded == 0
     second = build_image(
         make_context("small-change", "print('changed')\n"), settings=image_home, wheelhouse=wheelhouse, client=client
     )
     found = OciLayout(second.layout).image()
-    moved = push_image(second, target, client=client).bytes_uploaded
+    lines: list[str] = []
+    moved = push_image(second, target, client=client, log=lines.append).bytes_uploaded
     code = found.manifest.layers[-1]
-    assert moved == code.size + found.manifest.config.size + found.descriptor.size
+    sent = [line.partition(" ")[0] for line in lines if line.endswith("MB sent")]
+    assert sent == [blob.digest[7:19] for blob in (code, found.manifest.config)]
+    listed = 2_000  # the manifest and the index that name the unchanged bill of materials for the new digest
+    assert moved <= code.size + found.manifest.config.size + found.descriptor.size + listed
     assert second.digest != first.digest
 
 
@@ -280,3 +288,34 @@ def test_the_registry_leaves_no_process(tmp_path):
         command = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
         assert running.credentials.password.encode() not in command
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_the_bill_of_materials_is_a_referrer(image_home, wheelhouse, make_context, registry, client):
+    image = build_image(make_context("bom-tool"), settings=image_home, wheelhouse=wheelhouse)
+    again = build_image(make_context("bom-tool", "print(2)"), settings=image_home, wheelhouse=wheelhouse)
+    assert image.sbom == again.sbom  # a changed notebook does not change it
+    for _ in range(2):
+        push_image(again, push_target(registry.host, again.reference), client=client)
+    attached = referrers(client, "bom-tool", again.digest)
+    assert len(attached) == 1
+    bom = read_document(client, "bom-tool", attached[0])
+    assert (bom["bomFormat"], bom["specVersion"]) == ("CycloneDX", "1.6")
+    assert bom["metadata"]["component"]["name"] == "bom-tool"
+    found = {item["name"]: item for item in bom["components"]}
+    assert set(found) == {"small", "large", "own", "local-only/base-python-cpu:latest"}
+    assert found["small"]["purl"] == "pkg:pypi/small@1.0"
+    digest = hashlib.sha256((wheelhouse / "small-1.0-py3-none-any.whl").read_bytes()).hexdigest()
+    assert found["small"]["hashes"] == [{"alg": "SHA-256", "content": digest}]
+
+
+def test_the_bill_of_materials_is_valid(image_home, wheelhouse, make_context):
+    validation = pytest.importorskip("cyclonedx.validation.json")
+    from cyclonedx.exception import MissingOptionalDependencyException
+    from cyclonedx.schema import SchemaVersion
+
+    image = build_image(make_context("valid-tool"), settings=image_home, wheelhouse=wheelhouse)
+    assert image.sbom is not None
+    try:
+        assert validation.JsonStrictValidator(SchemaVersion.V1_6).validate_str(image.sbom.read_text()) is None
+    except MissingOptionalDependencyException:
+        pytest.skip("cyclonedx-python-lib[json-validation] is not installed")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from kaapana_nb.clients.podman import PodmanRunner
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.images
 

@@ -14,8 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -24,6 +23,10 @@ from kaapana_nb.clients.oci import CONFIG, LAYER_TAR, Descriptor, Manifest
 from kaapana_nb.clients.registry import RegistryClient
 from kaapana_nb.emulator.registry import LocalRegistry
 from kaapana_nb.errors import RegistryError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.images
 

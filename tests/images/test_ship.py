@@ -8,8 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import nbformat
 import pytest
@@ -27,6 +27,9 @@ from kaapana_nb.ship.build import build_image, registry_client
 from kaapana_nb.ship.export import export_notebook, write_extension
 from kaapana_nb.ship.ship import Destination, ship_notebook
 from kaapana_nb.ship.verify import read_export, verify_image
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.images
 ROOT = Path(__file__).parents[2]

@@ -19,7 +19,8 @@ pytestmark = pytest.mark.images
 SHOW = """
 import json, os, subprocess, sys
 status = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
-print(json.dumps({name: status[name].strip() for name in ("Uid", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp")}), flush=True)
+names = ("Uid", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp")
+print(json.dumps({name: status[name].strip() for name in names}), flush=True)
 sys.exit(subprocess.call([sys.executable, "-m", "kaapana_nb", *sys.argv[1:]]))
 """
 
