@@ -62,7 +62,7 @@ def test_build_and_push_without_any_privilege(podman, image_home, wheelhouse, ma
     assert status["Uid"].split() == ["1000"] * 4
     assert int(status["CapEff"], 16) == int(status["CapBnd"], 16) == 0
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
-    image = json.loads(rest[rest.index("{\n") :])["images"][0]
+    image = json.JSONDecoder().raw_decode(rest[rest.index("{\n") :])[0]["images"][0]
     assert client.digest_of("hospital/pod-tool", "0.1.0") == image["digest"]
     assert registry.credentials.password not in result.output_tail
     # The same export gives the same image here, where this process is another user on another root.
