@@ -8,10 +8,10 @@ from kaapana_nb.contract.names import class_name
 from kaapana_nb.contract.profiles import Profile
 from kaapana_nb.ship.chain import Chain, chain_for
 from kaapana_nb.ship.forms import workflow_form
-from kaapana_nb.work.notebook import AlgorithmSpec, NotebookSpec
+from kaapana_nb.work.notebook import NotebookSpec
 
 RUNNER_MIB = 500
-"""Memory of papermill, the kernel and the fork server beside the algorithm, in MiB (measured: about 330)."""
+"""Room for papermill, the kernel and the fork server beside the algorithm, in MiB."""
 DEFAULT_MEMORY_MIB = 2000
 """Request of an algorithm that declares no memory."""
 PARALLEL = 2
@@ -88,9 +88,8 @@ def dag_module(spec: NotebookSpec, profile: Profile) -> str:
     module, operator = module_name(spec.name), f"{class_name(spec.name)}Operator"
     imports = [f"from {module}.{operator} import {operator}"]
     if chain.after:
-        imports.append(
-            f"from {module_name(chain.after)}.{class_name(chain.after)}Operator import {class_name(chain.after)}Operator"
-        )
+        before = f"{class_name(chain.after)}Operator"
+        imports.append(f"from {module_name(chain.after)}.{before} import {before}")
     platform = {profile.get_input, "LocalWorkflowCleanerOperator"}
     platform |= {"DcmConverterOperator"} if chain.convert else set()
     platform |= {"Itk2DcmSegOperator"} if chain.segmentation else set()

@@ -2,43 +2,49 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from kaapana_nb.data.batch import Batch
-from kaapana_nb.errors import PrivacyError
 from kaapana_nb.ship.export import ExtensionFiles
 from kaapana_nb.ship.identifiers import Identifiers, collect_identifiers
-from kaapana_nb.ship.privacy import Finding, scan_files
-
-SHOWN = 10
-"""Findings named in an error; the rest are counted."""
+from kaapana_nb.ship.privacy import Finding, require_private, scan_files
 
 
-def guard(extension: ExtensionFiles, *, batch: Batch | None, allowed: frozenset[str]) -> tuple[Finding, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guarded:
+    """What the guard let through, for the user to read.
+
+    Attributes
+    ----------
+    allowed
+        Findings that the user allowed by their fingerprints.
+    unread
+        Batch elements without a readable header: their patients' identifiers are not known.
+    """
+
+    allowed: tuple[Finding, ...] = ()
+    unread: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """A line for each."""
+        unread = [f"not searched for the patient of {name}: it has no readable DICOM header" for name in self.unread]
+        return [f"allowed: {finding}" for finding in self.allowed] + unread
+
+
+def guard(extension: ExtensionFiles, *, batch: Batch | None, allowed: frozenset[str]) -> Guarded:
     """Search every file for secrets and, with a batch, for what identifies its patients.
-
-    Returns
-    -------
-    tuple[Finding, ...]
-        The findings that `allowed` (fingerprints) takes.
 
     Raises
     ------
     PrivacyError
-        At the first call that finds something else; it names file, cell and line, with the value masked.
+        When there is a finding that `allowed` (fingerprints) does not take; it names file, cell and line, with the
+        value masked.
     """
     identifiers = Identifiers() if batch is None else collect_identifiers(batch)
     findings = scan_files(extension.files, identifiers)
-    wrong = [finding for finding in findings if finding.fingerprint not in allowed]
-    if wrong:
-        lines = "; ".join(str(finding) for finding in wrong[:SHOWN])
-        more = f"; and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        raise PrivacyError(
-            f"{extension.name} would carry {len(wrong)} thing(s) that must not leave: {lines}{more}.",
-            "Remove them from the notebook or the module. A finding that is harmless is taken with "
-            f"--allow {wrong[0].fingerprint}",
-        )
-    return tuple(finding for finding in findings if finding.fingerprint in allowed)
+    require_private(finding for finding in findings if finding.fingerprint not in allowed)
+    return Guarded(allowed=findings, unread=identifiers.unread)
 
 
 def batch_to_guard(path: Path | None) -> Batch | None:

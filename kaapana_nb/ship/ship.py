@@ -89,10 +89,10 @@ def ship_notebook(
             destination.client.probe(push_to=destination.reference.repository)
             log(f"registry {destination.reference.registry} takes {destination.reference.repository}")
         extension = export_notebook(notebook, profile)
-        allowed_findings = guard(extension, batch=batch, allowed=allowed)
+        guarded = guard(extension, batch=batch, allowed=allowed)
         log(f"{notebook.name}: algorithm {extension.name} {extension.version}, {len(batch)} series, nothing private")
-        for finding in allowed_findings:
-            log(f"allowed: {finding}")
+        for line in guarded.lines():
+            log(line)
         runner = find_runner(settings, log)
     with step("export") as log:
         files = write_extension(extension, directory, force=force)

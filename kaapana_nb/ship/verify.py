@@ -24,8 +24,10 @@ from kaapana_nb.data.batch import Batch
 from kaapana_nb.errors import BatchError, BuildError, NotebookError, ParityError
 from kaapana_nb.ship.build import BuiltImage
 from kaapana_nb.ship.compare import ElementParity, ParityReport, compare_results
+from kaapana_nb.ship.compare_files import Tolerance
 from kaapana_nb.ship.export import RECORD_FILE
 from kaapana_nb.work.execute import environment_for
+from kaapana_nb.work.notebook import NotebookSpec
 from kaapana_nb.work.report import REPORT_FILE, load_report
 
 Log = Callable[[str], None]
@@ -99,7 +101,9 @@ def verify_image(
         _run_here(exported, left, batch, parameters)
         log(f"running the container by {runner.name}")
         _run_container(exported, image, right, batch, profile, runner, parameters, log)
-        report = compare_results(left, right, batch_name="batch", output_name=exported.name)
+        options = NotebookSpec.read(exported.notebook).require_algorithm().options
+        tolerances = {suffix: Tolerance(absolute=bound) for suffix, bound in options.tolerance.items()}
+        report = compare_results(left, right, batch_name="batch", output_name=exported.name, tolerances=tolerances)
         return ParityReport(elements=(*_outcomes(left, right, exported.name), *report.elements))
 
 
