@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from kaapana_nb.data.cache import CachedSource, IndexCache, open_cache, pack_rows, unpack_rows
 from kaapana_nb.data.header import InstanceHeader
 from kaapana_nb.data.progress import Job
-from kaapana_nb.data.reader import Unreadable, read_directory, read_header
+from kaapana_nb.data.reader import HeaderReader, Unreadable, read_header
 from kaapana_nb.data.scan import FileEntry, fingerprint, list_files, scan_files
 from kaapana_nb.data.verdicts import Findings, Problem, check_series
 from kaapana_nb.data.walker import HeaderWalker
@@ -89,7 +89,8 @@ class SourceIndex:
                 pass
         names = set(self.file_names)
         entries = [entry for entry in scan_files(self.source.directory) if entry.name in names]
-        found = read_directory(self.source.directory, entries, HeaderWalker())
+        with HeaderReader() as reader:
+            found = list(reader.read(self.source.directory, entries))
         return tuple(result for result in found if isinstance(result, InstanceHeader))
 
 
@@ -103,22 +104,22 @@ def index_sources(sources: Sequence[Source], cache_dir: Path, *, job: Job | None
     """
     job = job or Job()
     cache = open_cache(cache_dir)
-    walker = HeaderWalker()
     known = set(cache.sources)
     results: list[SourceIndex] = []
     changed = False
-    for number, source in enumerate(sources):
-        job.step(number, len(sources), "reading headers")
-        begin = time.time_ns()
-        entries = scan_files(source.directory)
-        key, mark = str(source.directory), fingerprint(entries)
-        known.discard(key)
-        cached = cache.get(key, mark)
-        index = None if cached is None else _from_cache(source, entries, cached)
-        if index is None:
-            index = _examine(source, entries, walker, job)
-            changed |= _remember(cache, key, mark, index, entries, begin)
-        results.append(index)
+    with HeaderReader() as reader:
+        for number, source in enumerate(sources):
+            job.step(number, len(sources), "reading headers")
+            begin = time.time_ns()
+            entries = scan_files(source.directory)
+            key, mark = str(source.directory), fingerprint(entries)
+            known.discard(key)
+            cached = cache.get(key, mark)
+            index = None if cached is None else _from_cache(source, entries, cached)
+            if index is None:
+                index = _examine(source, entries, reader, job)
+                changed |= _remember(cache, key, mark, index, entries, begin)
+            results.append(index)
     for key in known:
         del cache.sources[key]
     if changed or known:
@@ -166,9 +167,9 @@ def _row(name: str, header: InstanceHeader, **values: Any) -> SeriesRow:
     )
 
 
-def _examine(source: Source, entries: list[FileEntry], walker: HeaderWalker, job: Job) -> SourceIndex:
+def _examine(source: Source, entries: list[FileEntry], reader: HeaderReader, job: Job) -> SourceIndex:
     found: list[InstanceHeader | Unreadable] = []
-    for result in read_directory(source.directory, entries, walker):
+    for result in reader.read(source.directory, entries):
         if len(found) % _STEP == 0:
             job.step(len(found), len(entries), f"reading headers of {source.directory.name}")
         found.append(result)

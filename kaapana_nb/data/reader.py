@@ -14,28 +14,27 @@ import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
+from typing import BinaryIO, NamedTuple, Self, cast
 
 from kaapana_nb.data.header import TAGS, InstanceHeader, header_from_dataset
 from kaapana_nb.data.scan import FileEntry
 from kaapana_nb.data.walker import HEAD_BYTES, HeaderWalker
 
-if TYPE_CHECKING:
-    from pydicom import Dataset
-
 HEADER_BUDGET = 4 << 20
 """Most bytes read of one file for its header."""
 _LONG_HEAD = 128 << 10
+_BUFFER = 16 << 10
 _PER_FRAME_GROUP = 0x52000000  # functional groups of enhanced objects: long, and nothing of them is in a header row
 _PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 _PIXEL_DATA = 0x7FE00010
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _MEDIA_DIRECTORY = b"1.2.840.10008.1.3.10"  # MediaStorageSOPClassUID of a DICOMDIR
+_EXPLICIT_META = bytes(128) + b"DICM" + b"\2\0\x10\0UI\x14\x001.2.840.10008.1.2.1\0"  # what a deflated file becomes
 _UNDEFINED = 0xFFFFFFFF
 _THREADS = 8
 _PROBE = 16
 _SLOW_READ_S = 60e-6  # from the page cache an open, read and close takes about 10 µs
-_CHUNK = 64
+_CHUNK = 16
 
 
 class Unreadable(NamedTuple):
@@ -62,32 +61,62 @@ def read_header(path: Path, walker: HeaderWalker | None = None) -> InstanceHeade
     return _read(path.parent, path.name, size, head, walker or HeaderWalker())
 
 
-def read_directory(
-    directory: Path, entries: list[FileEntry], walker: HeaderWalker
-) -> Iterator[InstanceHeader | Unreadable]:
-    """One result per file, in the order of `entries`; reads ahead with threads where the disk is slow."""
-    prefix = f"{directory}/"
-    probe, times = [], [0.0]
-    for entry in entries[:_PROBE]:
-        begin = time.perf_counter()
-        probe.append(_head(prefix + entry.name))
-        times.append(time.perf_counter() - begin)
-    slow = sorted(times)[len(times) // 2] > _SLOW_READ_S
-    for entry, (size, head) in zip(entries, probe, strict=False):
-        yield _read(directory, entry.name, size, head, walker)
-    rest = entries[_PROBE:]
-    if not slow:
+class HeaderReader:
+    """Reads the headers of directory after directory; reads ahead with threads where the disk is slow.
+
+    A context manager: its threads end with the block.
+    """
+
+    def __init__(self) -> None:
+        self._walker = HeaderWalker()
+        self._slow = False
+        self._pool: ThreadPoolExecutor | None = None
+
+    def read(self, directory: Path, entries: list[FileEntry]) -> Iterator[InstanceHeader | Unreadable]:
+        """One result per file, in the order of `entries`."""
+        prefix = f"{directory}/"
+        rest = entries
+        if not self._slow:
+            times = [0.0]
+            for entry in entries[:_PROBE]:
+                begin = time.perf_counter()
+                size, head = _head(prefix + entry.name)
+                times.append(time.perf_counter() - begin)
+                yield _read(directory, entry.name, size, head, self._walker)
+            rest = entries[_PROBE:]
+            self._slow = sorted(times)[len(times) // 2] > _SLOW_READ_S
+        if self._slow:
+            yield from self._read_ahead(directory, rest)
+            return
         for entry in rest:
             size, head = _head(prefix + entry.name)
-            yield _read(directory, entry.name, size, head, walker)
-        return
-    chunks = [rest[start : start + _CHUNK] for start in range(0, len(rest), _CHUNK)]
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for chunk, heads in zip(
-            chunks, pool.map(lambda chunk: [_head(prefix + e.name) for e in chunk], chunks), strict=True
-        ):
+            yield _read(directory, entry.name, size, head, self._walker)
+
+    def _read_ahead(self, directory: Path, entries: list[FileEntry]) -> Iterator[InstanceHeader | Unreadable]:
+        prefix = f"{directory}/"
+
+        def heads_of(chunk: list[FileEntry]) -> tuple[float, list[tuple[int, bytes]]]:
+            begin = time.perf_counter()
+            heads = [_head(prefix + entry.name) for entry in chunk]
+            return time.perf_counter() - begin, heads
+
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(_THREADS)
+        chunks = [entries[start : start + _CHUNK] for start in range(0, len(entries), _CHUNK)]
+        seconds = 0.0
+        for chunk, (elapsed, heads) in zip(chunks, self._pool.map(heads_of, chunks), strict=True):
+            seconds += elapsed
             for entry, (size, head) in zip(chunk, heads, strict=True):
-                yield _read(directory, entry.name, size, head, walker)
+                yield _read(directory, entry.name, size, head, self._walker)
+        # threads wait for one another, too: what is in the page cache takes them several times as long as one alone
+        self._slow = seconds / max(1, len(entries)) > 2 * _SLOW_READ_S
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
 
 def _head(path: str | Path, count: int = HEAD_BYTES) -> tuple[int, bytes]:
@@ -119,6 +148,8 @@ def _read(directory: Path, name: str, size: int, head: bytes, walker: HeaderWalk
     if header is None and size > len(head) and head[128:132] == b"DICM":
         size, head = _head(directory / name, _LONG_HEAD)
         header = walker.read(head, directory, name, size)
+    if header is None and head[128:132] == b"DICM" and _DEFLATED.encode() in head[:2048]:
+        header = _read_deflated(directory, name, size, head, walker)
     if header is None:
         return _read_with_pydicom(directory, name, size, head)
     if not header.sop_class_uid or not header.sop_instance_uid:
@@ -138,18 +169,9 @@ def _read_with_pydicom(directory: Path, name: str, size: int, head: bytes) -> In
     no_dicom = Unreadable(directory, name, "The file is no DICOM file.", "Move it out of the series' directory.", size)
     if not is_part10 and not _may_be_bare_dataset(head):
         return no_dicom
-    pixels: list[int] = []
-    path = directory / name
     try:
-        with path.open("rb", buffering=0) as raw, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            file = _BoundedFile(io.BufferedReader(raw, 1 << 14), size, HEADER_BUDGET)
-            if is_part10 and _DEFLATED.encode() in head[:2048]:
-                dataset, cut = _read_deflated(file)
-            else:
-                dataset = _read_partial(file, pixels)
-                cut = file.cut
-            header = header_from_dataset(dataset, path, size)._replace(directory=directory, file_name=name)
+        with (directory / name).open("rb", buffering=_BUFFER) as raw:
+            header, cut = _parse(raw, directory, name, size)
     except _BudgetError:
         return Unreadable(
             directory,
@@ -162,16 +184,35 @@ def _read_with_pydicom(directory: Path, name: str, size: int, head: bytes) -> In
         return Unreadable(
             directory, name, f"The header cannot be read ({type(error).__name__}).", "Fetch the series again.", size
         )
-    if cut and not pixels:
+    if cut:
         return Unreadable(directory, name, "The file ends within its header.", "Fetch the series again.", size)
     if not is_part10 and not (header.sop_class_uid and header.sop_instance_uid):
         return no_dicom
     if not header.sop_class_uid or not header.sop_instance_uid:
         return _incomplete(directory, name, size, header)
+    return header
+
+
+def _parse(raw: BinaryIO, directory: Path, name: str, size: int) -> tuple[InstanceHeader, bool]:
+    """The header row as pydicom reads it, and whether the file ends before its pixels."""
+    from pydicom.filereader import read_partial
+
+    file = _BoundedFile(raw, size, HEADER_BUDGET)
+    pixels: list[int] = []
+
+    def stop(tag: int, _vr: str | None, length: int) -> bool:
+        if tag in _PIXEL_TAGS:
+            pixels[:] = (file.tell(), length) if tag == _PIXEL_DATA else (0, 0)
+        return tag >= _PER_FRAME_GROUP
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset = read_partial(cast("BinaryIO", file), stop_when=stop, force=True, specific_tags=list(TAGS))
+        header = header_from_dataset(dataset, directory / name, size)._replace(directory=directory, file_name=name)
     if pixels and pixels[0]:
         offset, length = pixels
-        return header._replace(pixel_offset=offset, pixel_length=None if length == _UNDEFINED else length)
-    return header
+        header = header._replace(pixel_offset=offset, pixel_length=None if length == _UNDEFINED else length)
+    return header, file.cut and not pixels
 
 
 def _may_be_bare_dataset(head: bytes) -> bool:
@@ -179,38 +220,28 @@ def _may_be_bare_dataset(head: bytes) -> bool:
     return len(head) > 8 and head[0] in (2, 8) and head[1] == 0
 
 
-def _read_partial(file: _BoundedFile, pixels: list[int]) -> Dataset:
-    from pydicom.filereader import read_partial
-
-    def stop(tag: int, _vr: str | None, length: int) -> bool:
-        if tag in _PIXEL_TAGS:
-            pixels[:] = (file.tell(), length) if tag == _PIXEL_DATA else (0, 0)
-        return tag >= _PER_FRAME_GROUP
-
-    return read_partial(cast("BinaryIO", file), stop_when=stop, force=True, specific_tags=list(TAGS))
-
-
-def _read_deflated(file: _BoundedFile) -> tuple[Dataset, bool]:
-    """The dataset of a deflated file (PS3.5 section A.5), inflated no further than the header's budget."""
-    from pydicom.dataset import FileMetaDataset
-    from pydicom.filereader import read_dataset
-
-    start = file.read(144)
-    file.seek(144 + int.from_bytes(start[140:144], "little"))
-    inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(HEADER_BUDGET // 2), HEADER_BUDGET)
-    inner = _BoundedFile(io.BytesIO(inflated), len(inflated), HEADER_BUDGET)
-    pixels: list[int] = []
-
-    def stop(tag: int, _vr: str | None, length: int) -> bool:
-        if tag in _PIXEL_TAGS:
-            pixels[:] = inner.tell(), length
-        return tag >= _PER_FRAME_GROUP
-
-    tags: list[Any] = list(TAGS)
-    dataset: Any = read_dataset(cast("BinaryIO", inner), False, True, stop_when=stop, specific_tags=tags)
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = _DEFLATED
-    return dataset, inner.cut and not pixels
+def _read_deflated(directory: Path, name: str, size: int, head: bytes, walker: HeaderWalker) -> InstanceHeader | None:
+    """The header row of a deflated file (PS3.5 section A.5), inflated no further than needed."""
+    start = 144 + int.from_bytes(head[140:144], "little")
+    header = None
+    for room in (2 * HEAD_BYTES, HEADER_BUDGET - len(_EXPLICIT_META)):
+        try:
+            with (directory / name).open("rb") as file:
+                file.seek(start)
+                plain = _EXPLICIT_META + zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(room), room)
+            header = walker.read(plain, directory, name, len(plain))
+        except (zlib.error, OSError):
+            return None
+        if header is not None:
+            break
+    else:
+        try:
+            header, cut = _parse(io.BytesIO(plain), directory, name, len(plain))
+        except Exception:  # noqa: BLE001 - pydicom's own reading says what is wrong
+            return None
+        if cut:
+            return None
+    return header._replace(transfer_syntax_uid=_DEFLATED, pixel_offset=None, pixel_length=None, file_size=size)
 
 
 class _BudgetError(Exception):
@@ -220,20 +251,21 @@ class _BudgetError(Exception):
 class _BoundedFile:
     """A file to read from, up to a number of bytes in all. Notes when something was expected past its end."""
 
-    def __init__(self, file: BinaryIO | io.BufferedReader, size: int, budget: int) -> None:
+    def __init__(self, file: BinaryIO, size: int, budget: int) -> None:
         self._file, self._size, self._budget = file, size, budget
         self.cut = False
 
     def read(self, count: int = -1) -> bytes:
+        if count < 0:
+            raise _BudgetError  # pydicom would inflate all that is left, however large it becomes
         position = self._file.tell()
         left = max(0, self._size - position)
-        wanted = left if count < 0 else count
-        self._budget -= min(wanted, left)
+        self._budget -= min(count, left)
         if self._budget < 0:
             raise _BudgetError
-        data = self._file.read(min(wanted, left))
+        data = self._file.read(min(count, left))
         # pydicom asks for 1 byte (is there more?) or 8 (next element) at the end of a whole file
-        if len(data) < wanted and (data or wanted not in (1, 8) or position > self._size):
+        if len(data) < count and (data or count not in (1, 8) or position > self._size):
             self.cut = True
         return data
 
