@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -37,6 +38,25 @@ def processes_of(home: Path) -> dict[int, str]:
     return found
 
 
+def server_of(home: Path) -> int:
+    return next(pid for pid, command in processes_of(home).items() if "devserver.launch" in command)
+
+
+def runtime_dir(home: Path) -> Path:
+    """Jupyter's runtime directory, below the session's private one."""
+    variables = Path(f"/proc/{server_of(home)}/environ").read_bytes().decode().split("\0")
+    return Path(next(value.partition("=")[2] for value in variables if value.startswith("JUPYTER_RUNTIME_DIR=")))
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A home of the test's own, and no process of it left behind, also where the test fails."""
+    yield tmp_path
+    for pid in processes_of(tmp_path):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
 def use_everything(url: str, home: Path) -> None:
     """Start a kernel, a terminal, and in the kernel a process that ignores SIGTERM in a session of its own."""
     parts = urlsplit(url)
@@ -44,10 +64,7 @@ def use_everything(url: str, home: Path) -> None:
     with httpx.Client(base_url=f"http://{parts.netloc}", headers=headers, timeout=30, trust_env=False) as client:
         client.post("/api/terminals").raise_for_status()
         kernel = client.post("/api/kernels", json={"name": "python3"}).raise_for_status().json()["id"]
-    server = next(pid for pid, command in processes_of(home).items() if "devserver.launch" in command)
-    variables = Path(f"/proc/{server}/environ").read_bytes().decode().split("\0")
-    runtime = next(value.partition("=")[2] for value in variables if value.startswith("JUPYTER_RUNTIME_DIR="))
-    connection = BlockingKernelClient(connection_file=str(Path(runtime, f"kernel-{kernel}.json")))
+    connection = BlockingKernelClient(connection_file=str(runtime_dir(home) / f"kernel-{kernel}.json"))
     connection.load_connection_file()
     connection.start_channels()
     try:
@@ -69,30 +86,34 @@ def eventually(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signal_ends_all_that_the_session_started(tmp_path: Path, sample_run: Path, number: signal.Signals) -> None:
-    process, url = start_lab("--batch", str(sample_run), home=tmp_path)
-    use_everything(url, tmp_path)
-    commands = " ".join(processes_of(tmp_path).values())
+def test_signal_ends_all_that_the_session_started(home: Path, sample_run: Path, number: signal.Signals) -> None:
+    process, url = start_lab("--batch", str(sample_run), home=home)
+    use_everything(url, home)
+    commands = " ".join(processes_of(home).values())
     assert "ipykernel" in commands
     assert "SIG_IGN" in commands
+    private = runtime_dir(home).parent
+    assert private.exists()
 
     process.send_signal(number)
 
     assert process.wait(30) == 0
-    assert processes_of(tmp_path) == {}
+    assert processes_of(home) == {}
+    assert not private.exists()
 
 
-def test_server_ends_when_the_command_is_killed(tmp_path: Path, sample_run: Path) -> None:
-    process, _ = start_lab("--batch", str(sample_run), home=tmp_path)
+def test_server_ends_when_the_command_is_killed(home: Path, sample_run: Path) -> None:
+    process, _ = start_lab("--batch", str(sample_run), home=home)
+    private = runtime_dir(home).parent
     process.kill()
     process.wait()
-    assert eventually(lambda: processes_of(tmp_path) == {}, 20)
+    assert eventually(lambda: processes_of(home) == {}, 20)
+    assert not private.exists()
 
 
-def test_session_whose_server_dies_says_so(tmp_path: Path, sample_run: Path) -> None:
-    process, _ = start_lab("--batch", str(sample_run), home=tmp_path, stderr=subprocess.PIPE)
-    server = next(pid for pid, command in processes_of(tmp_path).items() if "devserver.launch" in command)
-    os.kill(server, signal.SIGKILL)
+def test_session_whose_server_dies_says_so(home: Path, sample_run: Path) -> None:
+    process, _ = start_lab("--batch", str(sample_run), home=home, stderr=subprocess.PIPE)
+    os.kill(server_of(home), signal.SIGKILL)
     assert process.stderr is not None
     with process.stderr as lines:
         said = lines.read()
