@@ -18,7 +18,6 @@ from kaapana_nb.clients.layout import OciLayout
 from kaapana_nb.clients.oci import CONFIG, ImageConfig, Manifest
 from kaapana_nb.errors import BuildError
 from kaapana_nb.ship.layers import Entry, LayerCache, layer_key, store_layer
-from kaapana_nb.ship.machine_python import interpreter_entries, library_entries, moved
 from kaapana_nb.ship.wheels import LABEL_GLIBC, LABEL_PYTHON
 
 if TYPE_CHECKING:
@@ -142,6 +141,8 @@ def _busybox() -> Path | None:
 
 
 def _entries() -> Iterator[Entry]:
+    from kaapana_nb.ship.machine_python import interpreter_entries, library_entries, moved
+
     files = [*interpreter_entries(PREFIX), *_shell()]
     files += library_entries(files)
     files += [Entry(path=path, content=text.encode()) for path, text in _FILES.items()]

@@ -14,13 +14,13 @@ from kaapana_nb.clients.referrers import attach
 from kaapana_nb.clients.registry import RegistryClient
 from kaapana_nb.errors import BuildError, UsageError
 from kaapana_nb.reference import ImageReference
-from kaapana_nb.ship.bases import find_base
+from kaapana_nb.ship.bases import BaseImage, find_base
 from kaapana_nb.ship.builders import ANNOTATION_BASE_LAYERS, ANNOTATION_BASE_NAME, BuildRequest, choose_builder
 from kaapana_nb.ship.context import context_wheels
-from kaapana_nb.ship.dockerfile import Dockerfile, read_dockerfile
+from kaapana_nb.ship.dockerfile import Dockerfile, PipInstall, read_dockerfile
 from kaapana_nb.ship.sbom import MEDIA_TYPE as SBOM_TYPE
 from kaapana_nb.ship.sbom import write_sbom
-from kaapana_nb.ship.wheels import TargetPython
+from kaapana_nb.ship.wheels import TargetPython, Wheel
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,11 +133,12 @@ def build_image(
     reference = image_name(dockerfile, context_dir, tag)
     chosen = choose_builder(builder, dockerfile, settings, log)
     found = find_base(dockerfile.base, base=base, settings=settings, client=client, log=log)
+    wheels = _wheels(dockerfile, context_dir, found, settings, wheelhouse, log)
     path = settings.images_dir / reference.repository / reference.tag
     layout = OciLayout.create(path)
     request = BuildRequest(
         context=context_dir, dockerfile=dockerfile, base=found, layout=layout, settings=settings,
-        wheelhouse=wheelhouse, client=client, log=log,
+        wheels=wheels, wheelhouse=wheelhouse, client=client, log=log,
     )  # fmt: skip
     with layout.locked():
         manifest = chosen.build(request)
@@ -155,16 +156,21 @@ def build_image(
     )
 
 
+def _wheels(
+    dockerfile: Dockerfile, context: Path, base: BaseImage, settings: Settings, wheelhouse: Path | None, log: Log
+) -> dict[PipInstall, list[Wheel]]:
+    if dockerfile.refusal is not None or not any(isinstance(step, PipInstall) for _, step in dockerfile.steps):
+        return {}
+    target = TargetPython.of(base.image.config, base.name)
+    return context_wheels(dockerfile, context, target, wheels_dir=settings.wheels_dir, wheelhouse=wheelhouse, log=log)
+
+
 def _sbom(request: BuildRequest, reference: ImageReference) -> Path | None:
     if request.dockerfile.refusal is not None:
         return None
-    target = TargetPython.of(request.base.image.config, str(request.base.reference))
-    wheels = context_wheels(
-        request.dockerfile, request.context, target, wheels_dir=request.settings.wheels_dir,
-        wheelhouse=request.wheelhouse, log=lambda _: None,
-    )  # fmt: skip
     return write_sbom(
-        request.settings.images_dir / ".sboms", reference.repository, reference.tag, wheels, request.base.name,
+        request.settings.images_dir / ".sboms", reference.repository, reference.tag,
+        [wheel for wheels in request.wheels.values() for wheel in wheels], request.base.name,
         request.base.image.digest,
     )  # fmt: skip
 

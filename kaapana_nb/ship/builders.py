@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from kaapana_nb.clients.registry import RegistryClient
     from kaapana_nb.settings import Settings
     from kaapana_nb.ship.bases import BaseImage
-    from kaapana_nb.ship.dockerfile import Dockerfile
+    from kaapana_nb.ship.dockerfile import Dockerfile, PipInstall
+    from kaapana_nb.ship.wheels import Wheel
 
 Log = Callable[[str], None]
 
@@ -29,13 +30,17 @@ ANNOTATION_BASE_LAYERS = "io.kaapana-nb.base-layers"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """What a builder gets: the context with its parsed Dockerfile, the base, and where the image goes."""
+    """What a builder gets: the context with its parsed Dockerfile, the base, and where the image goes.
+
+    `wheels` are on disk, for each pip line; none for a Dockerfile with unknown lines.
+    """
 
     context: Path
     dockerfile: Dockerfile
     base: BaseImage
     layout: OciLayout
     settings: Settings
+    wheels: Mapping[PipInstall, Sequence[Wheel]]
     wheelhouse: Path | None
     client: RegistryClient | None
     log: Log

@@ -101,13 +101,13 @@ def step_wheels(
 
 def context_wheels(
     dockerfile: Dockerfile, context: Path, target: TargetPython, *, wheels_dir: Path, wheelhouse: Path | None, log: Log
-) -> list[Wheel]:
-    """All wheels that a Dockerfile's pip lines install; what it does not know of it leaves out."""
+) -> dict[PipInstall, list[Wheel]]:
+    """The wheels of each pip line of a Dockerfile."""
     files: dict[str, Path] = {}
-    wheels: list[Wheel] = []
+    wheels: dict[PipInstall, list[Wheel]] = {}
     for _, step in dockerfile.steps:
         if isinstance(step, Copy):
             files.update({f"/{place}": path for place, path in copied_files(step, context).items()})
         elif isinstance(step, PipInstall):
-            wheels += step_wheels(step, files, target, wheels_dir=wheels_dir, wheelhouse=wheelhouse, log=log)
+            wheels[step] = step_wheels(step, files, target, wheels_dir=wheels_dir, wheelhouse=wheelhouse, log=log)
     return wheels

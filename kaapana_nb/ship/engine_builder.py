@@ -20,8 +20,6 @@ from kaapana_nb.clients.supervise import supervise
 from kaapana_nb.errors import BuildError
 from kaapana_nb.ship.bases import complete_base
 from kaapana_nb.ship.builders import BuildRequest, base_labels, image_annotations
-from kaapana_nb.ship.context import context_wheels
-from kaapana_nb.ship.wheels import TargetPython
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,12 +80,7 @@ class EngineBuilder:
         """Mounts of the build: wheels for a Dockerfile that we know, certificates for one that we do not."""
         if request.dockerfile.refusal is not None:
             return ["--volume", f"{_AUTHORITIES}:{_AUTHORITIES}:ro"] if _AUTHORITIES.is_file() else []
-        target = TargetPython.of(request.base.image.config, str(request.base.reference))
-        needed = context_wheels(
-            request.dockerfile, request.context, target, wheels_dir=request.settings.wheels_dir,
-            wheelhouse=request.wheelhouse, log=request.log,
-        )  # fmt: skip
-        if not needed:
+        if not request.wheels:
             return []
         wheels = (request.wheelhouse or request.settings.wheels_dir).absolute()
         wheels.mkdir(parents=True, exist_ok=True)

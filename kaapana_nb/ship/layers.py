@@ -36,6 +36,9 @@ GZIP_LEVEL = 4
 FORMAT = 1
 """Part of every cache key: raise it when the bytes of a layer change."""
 
+SHEBANG = "/usr/bin/env python3"
+"""Interpreter of the scripts that packages bring: the first python3 on the image's PATH."""
+
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # deflate, no name, time 0, unknown system
 _CHUNK = 1 << 20
 SYSTEM_DIRECTORIES = frozenset(

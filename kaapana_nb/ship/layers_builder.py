@@ -13,15 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 from kaapana_nb.clients.oci import CONFIG, Descriptor, ImageConfig, Manifest
 from kaapana_nb.ship.builders import BuildRequest, Log, base_labels, image_annotations
-from kaapana_nb.ship.context import copied_files, step_wheels
+from kaapana_nb.ship.context import copied_files
 from kaapana_nb.ship.dockerfile import Copy, Dockerfile, PipInstall
-from kaapana_nb.ship.layers import SYSTEM_DIRECTORIES, Entry, Layer, LayerCache, directories, layer_key, store_layer
-from kaapana_nb.ship.unpack import SHEBANG, wheel_entries
-from kaapana_nb.ship.wheels import TargetPython, Wheel, hash_file
+from kaapana_nb.ship.layers import (
+    SHEBANG,
+    SYSTEM_DIRECTORIES,
+    Entry,
+    Layer,
+    LayerCache,
+    directories,
+    layer_key,
+    store_layer,
+)
+from kaapana_nb.ship.wheels import Wheel, hash_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
 EPOCH = "1970-01-01T00:00:00Z"
 LABEL_CREATED = "org.opencontainers.image.created"
@@ -33,7 +40,6 @@ class _Progress:
     """What the steps so far have made."""
 
     layers: list[tuple[Layer, str]] = field(default_factory=list)
-    files: dict[str, Path] = field(default_factory=dict)
     made: set[str] = field(default_factory=set)
 
 
@@ -54,7 +60,7 @@ class LayersBuilder:
             if isinstance(step, Copy):
                 _copy(step, text, request, cache, progress)
             elif isinstance(step, PipInstall):
-                _pip_install(step, text, request, cache, progress)
+                _wheel_layers(request.wheels[step], step.target, text, request, cache, progress)
             else:
                 _work_dir(step.path, text, cache, progress)
         base = request.base
@@ -123,8 +129,6 @@ def _work_dir(path: str, text: str, cache: LayerCache, progress: _Progress) -> N
 
 def _copy(step: Copy, text: str, request: BuildRequest, cache: LayerCache, progress: _Progress) -> None:
     files = copied_files(step, request.context)
-    for place, path in files.items():
-        progress.files[f"/{place}"] = path
     described = [(place, 0o755 if path.stat().st_mode & 0o100 else 0o644, path) for place, path in files.items()]
     key = layer_key("copy", [(place, mode, hash_file(path)) for place, mode, path in described])
     entries = [Entry(path=place, mode=mode, content=path) for place, mode, path in described]
@@ -135,17 +139,8 @@ def _copy(step: Copy, text: str, request: BuildRequest, cache: LayerCache, progr
     request.log(f"{text}: {len(files)} files{', unchanged' if cached else ''}")
 
 
-def _pip_install(step: PipInstall, text: str, request: BuildRequest, cache: LayerCache, progress: _Progress) -> None:
-    target = TargetPython.of(request.base.image.config, str(request.base.reference))
-    wheels = step_wheels(
-        step, progress.files, target, wheels_dir=request.settings.wheels_dir, wheelhouse=request.wheelhouse,
-        log=request.log,
-    )  # fmt: skip
-    _wheel_layers(wheels, step.target, text, request, cache, progress)
-
-
 def _wheel_layers(
-    wheels: list[Wheel], target: str, text: str, request: BuildRequest, cache: LayerCache, progress: _Progress
+    wheels: Sequence[Wheel], target: str, text: str, request: BuildRequest, cache: LayerCache, progress: _Progress
 ) -> None:
     described = [(wheel.name, wheel.sha256, wheel.container_path) for wheel in wheels]
     plan_key = layer_key("plan", SHEBANG, target, described)
@@ -170,7 +165,7 @@ def _planned(cache: LayerCache, plan_key: str) -> dict[str, Layer] | None:
     return found if plan and len(found) == len(plan) else None
 
 
-def _groups(wheels: list[Wheel]) -> dict[str, list[Wheel]]:
+def _groups(wheels: Sequence[Wheel]) -> dict[str, list[Wheel]]:
     """Which wheels share a layer: what changes together, the most stable first."""
     groups: dict[str, list[Wheel]] = {}
     small: list[Wheel] = []
@@ -187,12 +182,14 @@ def _groups(wheels: list[Wheel]) -> dict[str, list[Wheel]]:
 
 
 def _contents(
-    groups: dict[str, list[Wheel]], wheels: list[Wheel], target: str, log: Log
+    groups: dict[str, list[Wheel]], wheels: Sequence[Wheel], target: str, log: Log
 ) -> dict[str, tuple[str, list[Entry]]]:
     """Key and entries of each group's layer.
 
     Of a file that several packages bring, the last package's is kept, as pip does.
     """
+    from kaapana_nb.ship.unpack import wheel_entries
+
     entries = {wheel.name: wheel_entries(wheel, target) for wheel in wheels}
     owner = {entry.path: wheel.name for wheel in wheels for entry in entries[wheel.name]}
     contents: dict[str, tuple[str, list[Entry]]] = {}

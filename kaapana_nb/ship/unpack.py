@@ -24,7 +24,7 @@ from installer.scripts import Script
 from installer.sources import WheelFile
 
 from kaapana_nb.errors import BuildError
-from kaapana_nb.ship.layers import Entry, ZipMember
+from kaapana_nb.ship.layers import SHEBANG, Entry, ZipMember
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from installer.utils import Scheme
 
     from kaapana_nb.ship.wheels import Wheel
-
-SHEBANG = "/usr/bin/env python3"
-"""Interpreter of the scripts that packages bring: the first python3 on the image's PATH."""
 
 _MAX_FILES = 200_000
 _MAX_UNPACKED = 16 << 30  # bytes of one wheel; the largest machine-learning wheels unpack to a few GiB

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -174,9 +175,14 @@ def _read_pin(line: str, environment: dict[str, str], where: str) -> Pin | None:
     return Pin(name=canonicalize_name(requirement.name), version=version)
 
 
+@cache
+def _ranks(target: TargetPython) -> dict[Tag, int]:
+    return {tag: position for position, tag in enumerate(target.tags)}
+
+
 def find_wheel(pin: Pin, names: Iterable[str], target: TargetPython) -> str | None:
     """The file name among `names` that fits `pin` and the target best, or ``None``."""
-    rank = {tag: position for position, tag in enumerate(target.tags)}
+    rank = _ranks(target)
     best: tuple[int, str] | None = None
     for file in names:
         try:
