@@ -6,6 +6,7 @@ The user's own podman is neither read nor changed: everything lies below one dir
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -13,11 +14,13 @@ import resource
 import secrets
 import shutil
 import signal
+import stat
 import struct
 import subprocess
 import tarfile
 import time
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kaapana_nb.clients.containers import DEFAULT_USER, ContainerResult, Log, Mount
@@ -29,7 +32,6 @@ from kaapana_nb.files import write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 _OWN_ERRORS = frozenset({125, 127})  # podman-run(1): 125 podman itself failed, 127 the command was not found
 _KEPT_VARIABLES = ("PATH", "HOME", "XDG_RUNTIME_DIR", "TMPDIR", "LANG")
@@ -187,9 +189,25 @@ def engine_environ(directory: Path) -> dict[str, str]:
 def _storage_conf(directory: Path) -> str:
     return (
         '[storage]\ndriver = "overlay"\n'
-        f"graphroot = {json.dumps(str(directory / 'storage'))}\n"
-        f"runroot = {json.dumps(str(directory / 'run'))}\n"
+        f"graphroot = {json.dumps(str(directory / 'graph'))}\n"
+        f"runroot = {json.dumps(str(_runroot(directory)))}\n"
     )
+
+
+def _runroot(directory: Path) -> Path:
+    """Where podman keeps sockets: short, or a container's end is only noticed after 20 s (conmon's socket path is cut).
+
+    A directory of this user alone, the same for the same storage, since podman remembers it there.
+    """
+    name = hashlib.sha256(str(directory.absolute()).encode()).hexdigest()[:10]
+    path = Path("/tmp") / f"knb-{os.getuid()}-{name}"  # noqa: S108 - checked below: ours, and nobody else's
+    path.mkdir(mode=0o700, exist_ok=True)
+    state = path.lstat()
+    if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid() or state.st_mode & 0o077:
+        raise PlatformError(
+            f"{path} exists and is not a private directory of this user.", "Remove it, or ask who made it."
+        )
+    return path
 
 
 def _killed_by_limit(ended: Ended, memory_mib: int | None) -> bool:

@@ -13,7 +13,7 @@ import tarfile
 import tempfile
 import time
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kaapana_nb.clients.containers import DEFAULT_USER, ContainerResult, Log, Mount
 from kaapana_nb.clients.layout import Image, OciLayout
@@ -110,6 +110,10 @@ class ProcessRunner:
 _MACHINE = frozenset({"PATH", "SSL_CERT_FILE", "LD_LIBRARY_PATH", "PYTHONHOME"})  # name files of the base image
 
 
+_FILTER: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+"""Python 3.11.4 and newer check members themselves as well; Debian 12 has 3.11.2."""
+
+
 def unpack_layer(blob: Path, target: Path) -> None:
     """Unpack a layer below `target`; members that would leave it, and special files, are refused.
 
@@ -127,9 +131,22 @@ def unpack_layer(blob: Path, target: Path) -> None:
                 if name.startswith(".wh."):
                     _whiteout(target / PurePosixPath(member.name).parent, name, target)
                     continue
-                archive.extract(member, target, filter="data")
+                _refuse_escape(member, target, blob)
+                archive.extract(member, target, **_FILTER)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise BuildError(f"The layer {blob} cannot be unpacked: {error}.", "Build the image again.") from error
+
+
+def _refuse_escape(member: tarfile.TarInfo, target: Path, blob: Path) -> None:
+    """Refuse a member that would be written outside `target`, points there, or is no file, directory or link."""
+    root = target.resolve()
+    path = root / member.name
+    inside = not PurePosixPath(member.name).is_absolute() and path.parent.resolve().is_relative_to(root)
+    if member.issym() or member.islnk():
+        start = path.parent if member.issym() else root
+        inside = inside and (start / member.linkname).resolve().is_relative_to(root)
+    if not inside or not (member.isfile() or member.isdir() or member.issym() or member.islnk()):
+        raise BuildError(f"The layer {blob} holds {member.name!r}, which would leave the image.", "Build again.")
 
 
 def _whiteout(directory: Path, name: str, target: Path) -> None:

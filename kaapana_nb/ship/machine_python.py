@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import marshal
 import os
@@ -87,10 +88,8 @@ def _pip(target: str) -> Iterator[Entry]:
     bundled = sysconfig.get_config_var("WHEEL_PKG_DIR") or Path(sysconfig.get_path("stdlib")) / "ensurepip/_bundled"
     wheels = sorted(Path(bundled).glob("pip-*.whl"))
     if not wheels:
-        raise BuildError(
-            f"This machine's Python brings no pip: there is no pip-*.whl in {bundled}.",
-            "Install python3-venv, or name a base image with --base.",
-        )
+        yield from _installed_pip(target)
+        return
     path = wheels[-1]
     wheel = Wheel(name="pip", version=parse_wheel_filename(path.name)[1], path=path, sha256=hash_file(path))
     with zipfile.ZipFile(path) as archive:
@@ -102,6 +101,28 @@ def _pip(target: str) -> Iterator[Entry]:
             else:
                 yield entry
         yield Entry(path="etc/ssl/certs/ca-certificates.crt", content=archive.read("pip/_vendor/certifi/cacert.pem"))
+
+
+def _installed_pip(target: str) -> Iterator[Entry]:
+    """The pip of this environment, where Python brings no wheel of it (Debian without python3-venv)."""
+    try:
+        found = importlib.metadata.distribution("pip")
+    except importlib.metadata.PackageNotFoundError:
+        raise BuildError(
+            "This machine's Python brings no pip, and this environment has none.",
+            "Run `make setup` again, or name a base image with --base.",
+        ) from None
+    prefix = target.strip("/")
+    for file in sorted(found.files or (), key=str):
+        if ".." in file.parts or file.suffix == ".pyc" or file.name in {"direct_url.json", "INSTALLER", "REQUESTED"}:
+            continue
+        data = Path(str(found.locate_file(file))).read_bytes()
+        if file.suffix == ".py":
+            yield from _module(data, f"{prefix}/{file}")
+        else:
+            yield Entry(path=f"{prefix}/{file}", content=data)
+        if str(file) == "pip/_vendor/certifi/cacert.pem":
+            yield Entry(path="etc/ssl/certs/ca-certificates.crt", content=data)
 
 
 def library_entries(files: Iterable[Entry]) -> Iterator[Entry]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from kaapana_nb.clients.podman import PodmanRunner
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 pytestmark = pytest.mark.images
 
@@ -26,3 +23,17 @@ def test_a_storage_below_a_hidden_directory(tmp_path: Path, monkeypatch: pytest.
     finally:
         runner.remove_storage()
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.skipif(shutil.which("podman") is None, reason="podman is not installed")
+def test_a_long_storage_path_keeps_the_socket_path_short(tmp_path: Path) -> None:
+    directory = tmp_path / ("long" * 20) / "containers"
+    runner = PodmanRunner(directory)
+    try:
+        assert runner.unusable() == ""
+        settings = (directory / "storage.conf").read_text()
+    finally:
+        runner.remove_storage()
+    runroot = next(line for line in settings.splitlines() if line.startswith("runroot")).partition('"')[2][:-1]
+    assert len(runroot) < 40
+    assert Path(runroot).stat().st_mode & 0o077 == 0
