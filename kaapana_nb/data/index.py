@@ -131,7 +131,7 @@ def index_sources(sources: Sequence[Source], cache_dir: Path, *, job: Job | None
 def series_table(sources: Sequence[Source]) -> list[SeriesRow]:
     """One row per series from one header each: at once, whatever the number of files."""
     rows = []
-    walker = HeaderWalker()
+    walker = HeaderWalker(remember=False)
     for source in sources:
         entries = list_files(source.directory)
         header = next(_some_header(source.directory, entries, walker), None)

@@ -58,7 +58,7 @@ def read_headers(paths: Iterable[Path]) -> list[InstanceHeader]:
 def read_header(path: Path, walker: HeaderWalker | None = None) -> InstanceHeader | Unreadable:
     """The header row of one file, or why there is none."""
     size, head = _head(path)
-    return _read(path.parent, path.name, size, head, walker or HeaderWalker())
+    return _read(path.parent, path.name, size, head, walker or HeaderWalker(remember=False))
 
 
 class HeaderReader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import os
 import stat
@@ -56,7 +57,10 @@ def scan_files(directory: Path) -> list[FileEntry]:
         except OSError:
             continue
     entries.sort()
-    return [entry for entry in entries if entry.name != CACHE_NAME]
+    at = bisect.bisect_left(entries, (CACHE_NAME,))
+    if at < len(entries) and entries[at].name == CACHE_NAME:
+        del entries[at]
+    return entries
 
 
 def fingerprint(entries: Iterable[FileEntry]) -> str:

@@ -12,7 +12,6 @@ walk from element to element, in a fraction of the time.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +32,8 @@ _PIXEL_DATA = 0x7FE00010
 _FIRST_PIXEL_TAG = 0x7FE00001
 _CHARACTER_SET = 0x00080005
 _CHARACTER_SET_NAME = "character_set"
+_DECIDING = frozenset({_TRANSFER_SYNTAX, _CHARACTER_SET})
+"""Elements whose value decides how others are read: a layout has one value of each."""
 _SHORT = frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 _UNDEFINED = 0xFFFFFFFF
@@ -74,21 +75,22 @@ class _Element(NamedTuple):
     """Bytes of the value; -1 for a sequence of undefined length."""
 
 
-class _Segment(NamedTuple):
+@dataclass(slots=True)
+class _Segment:
     """A run of elements of fixed length, up to the head of one of variable length (or of PixelData)."""
 
-    heads: struct.Struct
-    expected: tuple[bytes, ...]
-    values: struct.Struct
-    attributes: tuple[str, ...]
-    texts: tuple[str, ...]
-    """Those of the attributes that SpecificCharacterSet concerns."""
+    parts: struct.Struct
+    """Heads and wanted values, in order."""
+    last: tuple[bytes, ...]
+    """The parts of the last file: in a series most segments are the same in every file."""
+    fixed: tuple[int, ...]
+    """Which parts every file of the layout has: the heads, and the values that decide how others are read."""
+    values: tuple[tuple[int, str], ...]
+    """The other parts, and the attribute that each gives."""
     length_at: int
     long: bool
-    last: str | None
+    variable: str | None
     """Attribute that the variable element gives, if any."""
-    memo: dict[tuple[bytes, ...], dict[str, Any]]
-    """Converted values by raw values: most are the same in every file of a series."""
 
 
 @dataclass(slots=True)
@@ -97,14 +99,24 @@ class _Layout:
     """Head of each element without its length."""
     lengths: list[int]
     variable: set[int]
-    elements: list[_Element]
     segments: list[_Segment]
+    fields: list[Any]
+    """Values of the last file in the order of `InstanceHeader`'s fields."""
+    character_set: bytes
+    native: bool
 
 
 class HeaderWalker:
-    """Reads header rows from the first bytes of files; remembers layouts. Not for use by two threads at once."""
+    """Reads header rows from the first bytes of files. Not for use by two threads at once.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    remember
+        Whether to remember layouts, which pays from the second file of a series on.
+    """
+
+    def __init__(self, *, remember: bool = True) -> None:
+        self._remember = remember
         self._layouts: list[_Layout] = []
         self._memo: dict[tuple[str, bytes, bytes], Any] = {}
 
@@ -118,108 +130,119 @@ class HeaderWalker:
         """
         try:
             for number, layout in enumerate(self._layouts):
-                raw = self._match(layout, head)
-                if raw is not None:
+                if self._matches(layout, head):
                     if number:
                         self._layouts.insert(0, self._layouts.pop(number))
-                    return self._row(raw, _is_implicit(layout.elements), directory, file_name, file_size)
+                    fields = layout.fields
+                    fields[_DIRECTORY], fields[_FILE_NAME], fields[_FILE_SIZE] = directory, file_name, file_size
+                    return InstanceHeader._make(fields)
             elements = _walk(head, file_size)
-            self._learn(elements)
-            values = _values(head, elements)
-            self._convert_all(values, [name for name, data in values.items() if isinstance(data, bytes)])
-            return self._row(values, _is_implicit(elements), directory, file_name, file_size)
+            raw = _values(head, elements)
+            character_set = raw.pop(_CHARACTER_SET_NAME, b"")
+            values = {name: self._value(name, data, character_set) for name, data in raw.items()}
+            syntax = values.get("transfer_syntax_uid") or ""
+            native = syntax in _NATIVE
+            implicit = elements[-1].fixed == _IMPLICIT_FIXED
+            if implicit != (syntax == _IMPLICIT_LITTLE) or not (native or syntax.startswith(_ENCAPSULATED)):
+                raise _Doubt
+            if elements[-1].tag == _PIXEL_DATA:
+                values["pixel_offset"] = elements[-1].start + len(elements[-1].head)
+                values["pixel_length"] = _pixel_length(elements[-1].length, native)
+            header = InstanceHeader(directory=directory, file_name=file_name, file_size=file_size, **values)
+            self._learn(head, elements, header, character_set, native)
+            return header
         except _Doubt:
             return None
 
-    def _learn(self, elements: list[_Element]) -> None:
-        if elements[-1].tag != _PIXEL_DATA or any(element.length < 0 for element in elements):
+    def _learn(
+        self, head: bytes, elements: list[_Element], header: InstanceHeader, character_set: bytes, native: bool
+    ) -> None:
+        if not self._remember or elements[-1].tag != _PIXEL_DATA or any(element.length < 0 for element in elements):
             return
         shapes = tuple(element.head[: element.fixed] for element in elements)
         lengths = [element.length for element in elements]
+        deciding = {number for number, element in enumerate(elements) if element.tag in _DECIDING}
         for layout in self._layouts:
-            if layout.shapes == shapes:
+            if layout.shapes == shapes and layout.character_set == character_set and layout.native == native:
                 changed = {i for i, (old, new) in enumerate(zip(layout.lengths, lengths, strict=True)) if old != new}
-                if len(layout.variable | changed) <= _MAX_VARIABLE:
+                if len(layout.variable | changed) <= _MAX_VARIABLE and not changed & deciding:
                     layout.variable |= changed
-                    layout.segments = _segments(layout.elements, layout.variable)
+                    layout.segments = _segments(head, elements, layout.variable)
+                    layout.fields = list(header)
                     return
         layout = _Layout(
-            shapes=shapes, lengths=lengths, variable=set(), elements=elements, segments=_segments(elements, set())
+            shapes=shapes,
+            lengths=lengths,
+            variable=set(),
+            segments=_segments(head, elements, set()),
+            fields=list(header),
+            character_set=character_set,
+            native=native,
         )
         self._layouts.insert(0, layout)
         del self._layouts[_MAX_LAYOUTS:]
 
-    def _match(self, layout: _Layout, head: bytes) -> dict[str, Any] | None:
-        """The values of a header of this layout; ``None`` when it has another."""
+    def _matches(self, layout: _Layout, head: bytes) -> bool:
+        try:
+            return self._match(layout, head)
+        except _Doubt:
+            self._layouts.remove(layout)  # some of its fields may be this file's and others the last one's
+            raise
+
+    def _match(self, layout: _Layout, head: bytes) -> bool:
+        """Whether a header has this layout; if so the layout's fields are the header's."""
         if head[128:_PREAMBLE] != b"DICM":
-            return None
-        result: dict[str, Any] = {}
-        pending: list[str] = []
+            return False
         position, size, length = _PREAMBLE, len(head), 0
-        for heads, expected, values, attributes, texts, length_at, long, last, memo in layout.segments:
-            length_at += position
-            if length_at + 4 > size or heads.unpack_from(head, position) != expected:
-                return None
-            if attributes:
-                raw = values.unpack_from(head, position)
-                converted = memo.get(raw)
-                if converted is None:
-                    converted = dict(zip(attributes, raw, strict=True))
-                    self._convert_all(converted, [name for name in attributes if name not in _TEXT])
-                    if len(memo) >= _MAX_MEMO:
-                        memo.clear()
-                    memo[raw] = converted
-                result.update(converted)
-                if texts:
-                    pending += texts
-            if long:
+        fields = layout.fields
+        for segment in layout.segments:
+            length_at = position + segment.length_at
+            if length_at + 4 > size:
+                return False
+            parts = segment.parts.unpack_from(head, position)
+            if parts != segment.last:
+                last = segment.last
+                for place in segment.fixed:
+                    if parts[place] != last[place]:
+                        return False
+                for place, attribute in segment.values:
+                    if parts[place] != last[place]:
+                        fields[_FIELD[attribute]] = self._value(attribute, parts[place], layout.character_set)
+                segment.last = parts
+            if segment.long:
                 length = int.from_bytes(head[length_at : length_at + 4], "little")
                 position = length_at + 4
             else:
                 length = head[length_at] | head[length_at + 1] << 8
                 position = length_at + 2
-            if last is not None:
+            attribute_of_variable = segment.variable
+            if attribute_of_variable is not None:
                 if position + length > size:
-                    return None
-                result[last] = head[position : position + length]
-                pending.append(last)
+                    return False
+                data = head[position : position + length]
+                fields[_FIELD[attribute_of_variable]] = self._value(attribute_of_variable, data, layout.character_set)
             position += length
         # the last segment ends at PixelData, whose length has just been added
-        result["pixel_offset"], result["pixel_length"] = position - length, length
-        self._convert_all(result, pending)
-        return result
+        fields[_PIXEL_OFFSET], fields[_PIXEL_LENGTH] = position - length, _pixel_length(length, layout.native)
+        return True
 
-    def _convert_all(self, values: dict[str, Any], attributes: Iterable[str]) -> None:
-        """Convert those of `attributes` that are still raw, in place."""
-        character_set = values.get(_CHARACTER_SET_NAME, b"")
-        for attribute in attributes:
-            data = values[attribute]
-            if attribute == _CHARACTER_SET_NAME:
-                continue
-            if attribute in _UNIQUE:
-                values[attribute] = _convert(attribute, data, character_set)
-                continue
-            key = (attribute, data, character_set)
-            if key not in self._memo:
-                if len(self._memo) >= _MAX_MEMO:
-                    self._memo.clear()
-                self._memo[key] = _convert(attribute, data, character_set)
-            values[attribute] = self._memo[key]
+    def _value(self, attribute: str, data: bytes, character_set: bytes) -> Any:
+        """A raw value converted; those that files share are remembered."""
+        if attribute in _UNIQUE:
+            return _convert(attribute, data, character_set)
+        key = (attribute, data, character_set)
+        if key not in self._memo:
+            if len(self._memo) >= _MAX_MEMO:
+                self._memo.clear()
+            self._memo[key] = _convert(attribute, data, character_set)
+        return self._memo[key]
 
-    def _row(
-        self, values: dict[str, Any], implicit: bool, directory: Path, file_name: str, file_size: int
-    ) -> InstanceHeader:
-        values.pop(_CHARACTER_SET_NAME, None)
-        syntax = values.get("transfer_syntax_uid") or ""
-        native = syntax in _NATIVE
-        if implicit != (syntax == _IMPLICIT_LITTLE) or not (native or syntax.startswith(_ENCAPSULATED)):
-            raise _Doubt
-        if "pixel_offset" in values:
-            if native == (values["pixel_length"] == _UNDEFINED):
-                raise _Doubt
-            if not native:
-                values["pixel_length"] = None
-        return InstanceHeader(directory=directory, file_name=file_name, file_size=file_size, **values)
+
+def _pixel_length(length: int, native: bool) -> int | None:
+    """The length of PixelData; ``None`` for encapsulated pixels, whose length is undefined (PS3.5 section A.4)."""
+    if native == (length == _UNDEFINED):
+        raise _Doubt
+    return length if native else None
 
 
 def _convert(attribute: str, data: bytes, character_set: bytes) -> Any:
@@ -239,6 +262,9 @@ def _convert(attribute: str, data: bytes, character_set: bytes) -> Any:
 
 
 _VR_OF = dict(_WANTED.values())
+_FIELD = {name: place for place, name in enumerate(InstanceHeader._fields)}
+_DIRECTORY, _FILE_NAME, _FILE_SIZE = _FIELD["directory"], _FIELD["file_name"], _FIELD["file_size"]
+_PIXEL_OFFSET, _PIXEL_LENGTH = _FIELD["pixel_offset"], _FIELD["pixel_length"]
 _SINGLE_TEXTS = frozenset(
     attribute for attribute, vr in _WANTED.values() if vr in (b"UI", b"CS", b"LO") and attribute != "image_type"
 )
@@ -250,10 +276,6 @@ def _codec(character_set: bytes) -> str:
     if codec is None:
         raise _Doubt
     return codec
-
-
-def _is_implicit(elements: list[_Element]) -> bool:
-    return elements[-1].fixed == _IMPLICIT_FIXED
 
 
 def _walk(head: bytes, file_size: int) -> list[_Element]:
@@ -350,45 +372,47 @@ def _skip_sequence(head: bytes, position: int, implicit: bool, depth: int) -> in
         position += 8
 
 
-def _values(head: bytes, elements: list[_Element]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
+def _values(head: bytes, elements: list[_Element]) -> dict[str, bytes]:
+    values: dict[str, bytes] = {}
     for element in elements:
-        start = element.start + len(element.head)
-        if element.tag == _PIXEL_DATA:
-            values["pixel_offset"], values["pixel_length"] = start, element.length
-        elif element.tag in _WANTED:
+        if element.tag in _WANTED:
+            start = element.start + len(element.head)
             values[_WANTED[element.tag][0]] = head[start : start + element.length]
     return values
 
 
-def _segments(elements: list[_Element], variable: set[int]) -> list[_Segment]:
-    segments = []
-    heads, values, expected, attributes = "<", "<", [], []
+def _segments(head: bytes, elements: list[_Element], variable: set[int]) -> list[_Segment]:
+    """The segments of a layout, with `head`, whose elements these are, as the last file."""
+    segments: list[_Segment] = []
+    start = _PREAMBLE
+    form, count = "<", 0
+    fixed: list[int] = []
+    values: list[tuple[int, str]] = []
     for number, element in enumerate(elements):
-        size = len(element.head)
+        wanted = _WANTED.get(element.tag)
         if number not in variable and element.tag != _PIXEL_DATA:
-            heads += f"{size}s{element.length}x"
-            expected.append(element.head)
-            wanted = _WANTED.get(element.tag)
-            values += f"{size}x{element.length}{'s' if wanted else 'x'}"
+            form += f"{len(element.head)}s{element.length}{'s' if wanted else 'x'}"
+            fixed.append(count)
+            count += 1
             if wanted:
-                attributes.append(wanted[0])
+                if element.tag in _DECIDING:
+                    fixed.append(count)
+                else:
+                    values.append((count, wanted[0]))
+                count += 1
             continue
-        heads += f"{element.fixed}s"
-        expected.append(element.head[: element.fixed])
-        heads_struct = struct.Struct(heads)
+        parts = struct.Struct(f"{form}{element.fixed}s")
         segments.append(
             _Segment(
-                heads=heads_struct,
-                expected=tuple(expected),
-                values=struct.Struct(values),
-                attributes=tuple(attributes),
-                texts=tuple(name for name in attributes if name in _TEXT),
-                memo={},
-                length_at=heads_struct.size,
+                parts=parts,
+                last=parts.unpack_from(head, start),
+                fixed=(*fixed, count),
+                values=tuple(values),
+                length_at=parts.size,
                 long=element.fixed != _SHORT_FIXED,
-                last=_WANTED[element.tag][0] if element.tag in _WANTED else None,
+                variable=wanted[0] if wanted else None,
             )
         )
-        heads, values, expected, attributes = "<", "<", [], []
+        start = element.start + len(element.head) + max(0, element.length)
+        form, count, fixed, values = "<", 0, [], []
     return segments

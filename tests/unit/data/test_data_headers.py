@@ -220,3 +220,20 @@ def test_damaged_files_get_one_verdict_and_never_another_error(tmp_path, seed):
             except DicomError as error:
                 assert error.remedy
         assert time.monotonic() - begin < SLOW_S, name
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_a_walker_has_seen_never_changes_what_it_says(tmp_path, seed):
+    write_series(tmp_path, slices=12, edit=lambda dataset, number: setattr(dataset, "SliceLocation", number * 1.25))
+    chance = random.Random(seed)
+    walker = HeaderWalker()
+    files = [path.read_bytes() for path in sorted(tmp_path.iterdir())]
+    answered = 0
+    for _ in range(1500):
+        data = bytearray(chance.choice(files))
+        for _ in range(chance.choice([0, 1, 1, 2])):
+            data[chance.randrange(132, len(data) - 96)] = chance.choice([0, 32, 49, 92, 255, chance.randrange(256)])
+        said = walker.read(bytes(data), tmp_path, "x", len(data))
+        assert said == HeaderWalker().read(bytes(data), tmp_path, "x", len(data))
+        answered += said is not None
+    assert answered > 300
