@@ -42,6 +42,7 @@ class TargetPython:
     """The Python of a base image: for which wheels are chosen."""
 
     version: tuple[int, int]
+    micro: int = 0
     machine: str
     glibc: int = _ASSUMED_GLIBC
 
@@ -55,7 +56,7 @@ class TargetPython:
             When the image says neither, or is for a machine without wheels.
         """
         text = config.labels.get(LABEL_PYTHON) or config.environ.get("PYTHON_VERSION") or ""
-        match = re.match(r"3\.([0-9]{1,2})(?:\.|\Z)", text)
+        match = re.match(r"3\.([0-9]{1,2})(?:\.([0-9]{1,3}))?(?![0-9])", text)
         if match is None:
             raise BuildError(
                 f"The base image {name} does not say which Python it has: label {LABEL_PYTHON} and variable "
@@ -69,10 +70,18 @@ class TargetPython:
                 "Choose a base image for this machine with --base.",
             )
         glibc = re.fullmatch(r"2\.([0-9]{1,3})", config.labels.get(LABEL_GLIBC, ""))
-        return cls(version=(3, int(match[1])), machine=machine, glibc=int(glibc[1]) if glibc else _ASSUMED_GLIBC)
+        return cls(
+            version=(3, int(match[1])), micro=int(match[2] or 0), machine=machine,
+            glibc=int(glibc[1]) if glibc else _ASSUMED_GLIBC,
+        )  # fmt: skip
 
     def __str__(self) -> str:
         return f"{self.version[0]}.{self.version[1]}"
+
+    @property
+    def full(self) -> str:
+        """The whole version, which ``Requires-Python`` of a package may ask for."""
+        return f"{self}.{self.micro}"
 
     @property
     def platforms(self) -> list[str]:
@@ -97,8 +106,7 @@ class TargetPython:
             python_version=str(self), platform_machine=self.machine, sys_platform="linux", os_name="posix",
             platform_system="Linux", implementation_name="cpython", platform_python_implementation="CPython",
         )  # fmt: skip
-        if not values["python_full_version"].startswith(f"{self}."):
-            values["python_full_version"] = values["implementation_version"] = f"{self}.0"
+        values["python_full_version"] = values["implementation_version"] = self.full
         return values
 
 
@@ -269,7 +277,7 @@ def download_wheels(pins: list[Pin], target: TargetPython, wheels_dir: Path, log
         requirements.write_text("".join(f"{pin}\n" for pin in pins))
         command = [
             sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--quiet",
-            "--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--python-version", str(target),
+            "--disable-pip-version-check", "--no-input", "--progress-bar", "off", "--python-version", target.full,
             "--implementation", "cp", "--abi", f"cp{digits}", "--abi", "abi3", "--abi", "none",
             *(word for platform in target.platforms for word in ("--platform", platform)),
             "--dest", name, "--requirement", str(requirements),

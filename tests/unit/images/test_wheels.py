@@ -39,16 +39,17 @@ def test_the_most_special_wheel_that_runs_there():
 @pytest.mark.parametrize(
     ("config", "expected"),
     [
-        (ImageConfig(architecture="amd64", env=("PYTHON_VERSION=3.12.4",)), ((3, 12), "x86_64", 28)),
+        (ImageConfig(architecture="amd64", env=("PYTHON_VERSION=3.12.4",)), ((3, 12), 4, "x86_64", 28)),
         (
             ImageConfig(architecture="arm64", labels={"io.kaapana-nb.python": "3.11.7", "io.kaapana-nb.glibc": "2.36"}),
-            ((3, 11), "aarch64", 36),
+            ((3, 11), 7, "aarch64", 36),
         ),
     ],
 )
 def test_the_python_of_a_base(config, expected):
     found = TargetPython.of(config, "base")
-    assert (found.version, found.machine, found.glibc) == expected
+    assert (found.version, found.micro, found.machine, found.glibc) == expected
+    assert found.environment()["python_full_version"] == found.full
 
 
 @pytest.mark.parametrize(
