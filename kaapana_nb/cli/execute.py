@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from kaapana_nb.errors import UsageError
 
 _EPILOG = """\
 example:
@@ -26,13 +29,29 @@ def register(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("notebook", type=Path)
+    parser.add_argument("--input", type=Path, metavar="DIR", help="Task API: mount with one directory per item")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="Task API: mount for the results")
     parser.set_defaults(handler=handle)
 
 
 def handle(args: argparse.Namespace) -> int:
+    from kaapana_nb.work.execute import environment_for
+    from kaapana_nb.work.notebook import NotebookSpec
+    from kaapana_nb.work.task_mounts import run_of_mounts
+
+    if (args.input is None) != (args.output is None):
+        raise UsageError("--input and --output belong together.", "Give both mounts, or neither.")
+    if args.input is None:
+        return _execute(args.notebook, os.environ)
+    name = NotebookSpec.read(args.notebook).name
+    with run_of_mounts(args.input, args.output, name) as run:
+        return _execute(args.notebook, environment_for(run, "batch", output_name=name))
+
+
+def _execute(notebook: Path, environ: Mapping[str, str]) -> int:
     from kaapana_nb.work.execute import execute
 
-    result = execute(args.notebook, os.environ, log=lambda line: print(line, file=sys.stderr, flush=True))
+    result = execute(notebook, environ, log=lambda line: print(line, file=sys.stderr, flush=True))
     if result.report is not None:
         print(result.report.summary, file=sys.stderr)
         for row in result.report.failed:

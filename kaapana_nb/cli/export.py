@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kaapana_nb.contract.profiles import DEFAULT_PROFILE, PROFILES, profile
+from kaapana_nb.errors import UsageError
 
 if TYPE_CHECKING:
     from kaapana_nb.ship.export import ExtensionFiles
@@ -16,29 +17,33 @@ _EPILOG = """\
 example:
   kaapana-nb export notebooks/otsus_method.ipynb -o extension --batch DIR
 
-Writes processing-containers/<name>/{Dockerfile,files/} below the directory. With --batch, every file is searched
-for the identifiers of that batch's patients first; secrets are always searched for.
+Writes the processing container, the operator, the DAG and the image that installs them below the directory. With
+--batch, every file is searched for the identifiers of that batch's patients first; secrets are always searched for.
 """
 
 
 def register(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "export",
-        help="write the processing container's files",
-        description="Write a notebook as a processing container: no output, no patient's data, the versions installed.",
+        help="write the extension's files",
+        description="Write a notebook as an extension: no output, no patient's data, the versions installed.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("notebook", type=Path)
-    parser.add_argument("-o", dest="directory", type=Path, required=True, metavar="DIR", help="directory to write to")
+    parser.add_argument("-o", dest="directory", type=Path, metavar="DIR", help="directory to write to")
     add_export_arguments(parser)
     parser.add_argument("--batch", type=Path, metavar="DIR", help="batch whose patients' identifiers must not leave")
+    parser.add_argument("--print", dest="shown", metavar="PATH", help="print one of the files instead of writing any")
     parser.set_defaults(handler=handle)
 
 
 def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of every command that exports."""
     parser.add_argument("--platform", choices=sorted(PROFILES), default=DEFAULT_PROFILE, help="generation of Kaapana")
+    parser.add_argument(
+        "--script", action="store_true", help="write a plain Python file instead of a notebook: a smaller container"
+    )
     parser.add_argument(
         "--allow", action="append", default=[], metavar="FINGERPRINT", help="take one finding of the privacy scan"
     )
@@ -50,17 +55,30 @@ def export_checked(args: argparse.Namespace) -> ExtensionFiles:
     from kaapana_nb.ship.export import export_notebook
     from kaapana_nb.ship.guard import batch_to_guard, guard
 
-    extension = export_notebook(args.notebook, profile(args.platform))
+    extension = export_notebook(args.notebook, profile(args.platform), script=args.script)
     guarded = guard(extension, batch=batch_to_guard(args.batch), allowed=frozenset(args.allow))
     for line in guarded.lines():
         print(line, file=sys.stderr)
     return extension
 
 
+def _show(extension: ExtensionFiles, path: str) -> int:
+    data = extension.files.get(path)
+    if data is None:
+        names = ", ".join(sorted(extension.files))
+        raise UsageError(f"The export has no file {path!r}.", f"It has: {names}.")
+    sys.stdout.buffer.write(data)
+    return 0
+
+
 def handle(args: argparse.Namespace) -> int:
     from kaapana_nb.ship.export import write_extension
 
     extension = export_checked(args)
+    if args.directory is None and not args.shown:
+        raise UsageError("export was given no directory.", "Name one: -o DIR; or print a file: --print PATH.")
+    if args.shown:
+        return _show(extension, args.shown)
     paths = write_extension(extension, args.directory, force=args.force)
     print(f"{extension.name} {extension.version} for Kaapana {extension.profile}:", file=sys.stderr)
     for path in paths:

@@ -50,16 +50,17 @@ def handle(args: argparse.Namespace) -> int:
     from kaapana_nb.reference import ImageReference
     from kaapana_nb.settings import Settings
     from kaapana_nb.ship.build import push_target, registry_client
+    from kaapana_nb.ship.dag_files import version_of
     from kaapana_nb.ship.ship import Destination, ship_notebook
     from kaapana_nb.work.notebook import NotebookSpec
 
     spec = NotebookSpec.read(args.notebook)
-    algorithm = spec.require_algorithm()
-    directory = args.directory or Path(f"extension-{algorithm.name}")
+    spec.require_run_cell()
+    directory = args.directory or Path(f"extension-{spec.name}")
     batch = open_batch(args.batch, args.input_name)
     parameters = parse_parameters(args.parameters)
     if args.push:
-        name = ImageReference(repository=algorithm.name, tag=args.tag or algorithm.options.version)
+        name = ImageReference(repository=spec.name, tag=args.tag or version_of(spec))
         reference = push_target(args.push, name)
         client = registry_client(
             reference.registry,
@@ -71,9 +72,7 @@ def handle(args: argparse.Namespace) -> int:
         destination = Destination(reference=reference, client=client)
     else:
         client = None
-        destination = Destination(
-            archive=args.archive or directory / f"{algorithm.name}-{algorithm.options.version}.tar"
-        )
+        destination = Destination(archive=args.archive or directory / f"{spec.name}-{version_of(spec)}.tar")
     try:
         shipped = ship_notebook(
             args.notebook,
@@ -87,6 +86,7 @@ def handle(args: argparse.Namespace) -> int:
             allowed=frozenset(args.allow),
             force=args.force,
             base=args.base,
+            script=args.script,
         )
     finally:
         if client is not None:

@@ -48,7 +48,7 @@ def handle(args: argparse.Namespace) -> int:
 
     exported = read_export(args.directory)
     parameters = parse_parameters(args.parameters)
-    check_parameters(NotebookSpec.read(exported.notebook), parameters)
+    check_parameters(NotebookSpec.read(exported.program), parameters)
     batch = open_batch(args.batch, args.input_name)
     settings = Settings.from_environ()
     image = build_image(exported.context, settings=settings, log=log)

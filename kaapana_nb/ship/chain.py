@@ -79,6 +79,18 @@ def chain_for(algorithm: AlgorithmSpec) -> Chain:
     )
 
 
+def chain_of_unknown(*, batch_level: bool) -> Chain:
+    """The chain of a notebook without an algorithm, or of a script with its own loop: all its files are kept."""
+    return Chain(
+        convert=False,
+        after=None,
+        segmentation=None,
+        send=False,
+        suffixes=(*ALL_SUFFIXES, ".html", ".ipynb"),
+        batch_level=batch_level,
+    )
+
+
 def _result_types(annotation: str) -> set[str]:
     """Names of the result's types: the members of ``list[…]`` and ``dict[str, …]``, else the type itself."""
     text = annotation.strip("'\"").replace(" ", "")

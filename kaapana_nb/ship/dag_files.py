@@ -6,8 +6,8 @@ import pprint
 
 from kaapana_nb.contract.names import class_name
 from kaapana_nb.contract.profiles import Profile
-from kaapana_nb.ship.chain import Chain, chain_for
-from kaapana_nb.ship.forms import workflow_form
+from kaapana_nb.ship.chain import Chain, chain_for, chain_of_unknown
+from kaapana_nb.ship.forms import SINGLE_EXECUTION, workflow_form
 from kaapana_nb.work.notebook import NotebookSpec
 
 RUNNER_MIB = 500
@@ -121,13 +121,13 @@ dag = DAG(dag_id="{spec.name}", default_args=args, schedule_interval=None, catch
 '''
 
 
-_EMPTY_FORM: dict[str, object] = {"type": "object", "properties": {}}
+_EMPTY_FORM: dict[str, object] = {"type": "object", "properties": {"single_execution": SINGLE_EXECUTION}}
 
 
 def _chain(spec: NotebookSpec) -> Chain:
     if spec.algorithm is not None:
         return chain_for(spec.algorithm)
-    return Chain(convert=False, after=None, segmentation=None, send=False, suffixes=(), batch_level=True)
+    return chain_of_unknown(batch_level=not spec.is_script)
 
 
 def _tasks(spec: NotebookSpec, profile: Profile, chain: Chain) -> str:

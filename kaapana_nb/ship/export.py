@@ -1,4 +1,4 @@
-"""Export: a notebook becomes the files of a processing container.
+"""Export: a notebook becomes the files of an extension.
 
 `render` is pure (values in, path -> bytes out) and deterministic to the byte; `export_notebook` gathers what it
 needs from the live environment, `write_extension` puts the result on disk without losing what a user edited.
@@ -17,9 +17,12 @@ from types import MappingProxyType
 from kaapana_nb.contract.profiles import Profile
 from kaapana_nb.errors import NotebookError, UsageError
 from kaapana_nb.files import write_atomic
+from kaapana_nb.ship.dag_files import dag_files, module_name, version_of
 from kaapana_nb.ship.own_wheel import WHEEL_NAME, own_wheel
 from kaapana_nb.ship.requirements import pins_for
 from kaapana_nb.ship.requirements import render as render_requirements
+from kaapana_nb.ship.task_api import FILE as TASK_API_FILE
+from kaapana_nb.ship.task_api import processing_container
 from kaapana_nb.work.notebook import NotebookSpec
 
 RECORD_FILE = "export.json"
@@ -33,11 +36,21 @@ MAX_LOCAL_BYTES = 5 * 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtensionFiles:
-    """The files of an extension: relative POSIX path -> content."""
+    """The files of an extension.
+
+    Attributes
+    ----------
+    program, runner
+        What the container runs, and what of kaapana-nb it needs for that; see `Program`.
+    files
+        Relative POSIX path -> content.
+    """
 
     name: str
     version: str
     profile: str
+    program: str
+    runner: str
     files: Mapping[str, bytes]
 
     def __post_init__(self) -> None:
@@ -49,72 +62,176 @@ class ExtensionFiles:
     def record(self) -> bytes:
         """Content of ``export.json``."""
         hashes = {path: hashlib.sha256(data).hexdigest() for path, data in sorted(self.files.items())}
-        data = {"name": self.name, "version": self.version, "platform": self.profile, "files": hashes}
+        data = {
+            "name": self.name,
+            "version": self.version,
+            "platform": self.profile,
+            "program": self.program,
+            "runner": self.runner,
+            "files": hashes,
+        }
         return (json.dumps(data, indent=1, sort_keys=True) + "\n").encode()
 
 
-def export_notebook(path: Path, profile: Profile) -> ExtensionFiles:
-    """Read a notebook and its environment, and render the extension.
+def export_notebook(path: Path, profile: Profile, *, script: bool = False) -> ExtensionFiles:
+    """Read a notebook (or a script) and its environment, and render the extension.
+
+    Parameters
+    ----------
+    script
+        Write the notebook as a plain Python file: the container then needs neither papermill nor a kernel.
 
     Raises
     ------
     NotebookError
-        When it has no algorithm or no run cell, or imports what a container cannot install.
+        When it has an algorithm but no run cell, or imports what a container cannot install.
     """
     spec = NotebookSpec.read(path)
-    spec.require_algorithm()
+    spec.require_run_cell()
     modules = dict(local_modules(spec))
     names = {PurePosixPath(name).parts[0].removesuffix(".py") for name in modules}
     imports = set(spec.imports) | {name for data in modules.values() for name in _imported(data)}
-    requirements = render_requirements(pins_for(imports, local=names), f"{APP_DIR}/wheels/{WHEEL_NAME}")
-    return render(spec, profile, requirements=requirements, wheel=own_wheel(), modules=modules)
-
-
-def render(
-    spec: NotebookSpec, profile: Profile, *, requirements: str, wheel: bytes, modules: Mapping[str, bytes]
-) -> ExtensionFiles:
-    """The extension's files. Pure: the same values give the same bytes."""
-    algorithm = spec.require_algorithm()
-    notebook = notebook_name(spec)
-    base = f"processing-containers/{algorithm.name}"
-    files = {
-        f"{base}/Dockerfile": dockerfile(spec, profile, modules).encode(),
-        f"{base}/files/{notebook}": clean_notebook(spec),
-        f"{base}/files/requirements.txt": requirements.encode(),
-        f"{base}/files/wheels/{WHEEL_NAME}": wheel,
-        **{f"{base}/files/{name}": data for name, data in modules.items()},
-    }
-    return ExtensionFiles(
-        name=algorithm.name, version=algorithm.options.version, profile=profile.name, files=MappingProxyType(files)
+    program = program_of(spec, script=script)
+    extra = spec.algorithm.options.requirements if spec.algorithm else ()
+    own_wheel_path = f"{APP_DIR}/wheels/{WHEEL_NAME}" if program.needs_us else ""
+    pins = pins_for(imports, local=names, runner=program.runner)
+    requirements = render_requirements(pins, own_wheel_path, extra)
+    return render(
+        spec,
+        profile,
+        program=program,
+        requirements=requirements,
+        wheel=own_wheel() if program.needs_us else None,
+        modules=modules,
     )
 
 
-def notebook_name(spec: NotebookSpec) -> str:
-    """Name of the notebook in the container: the operator's, whatever the file was called."""
-    return spec.name.replace("-", "_") + ".ipynb"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """What the container runs.
+
+    Attributes
+    ----------
+    file_name, data
+        The notebook or script, in the container's working directory.
+    runner
+        What kaapana-nb must bring: ``"notebook"``, ``"script"``, or ``""`` for a script that stands on its own.
+    """
+
+    file_name: str
+    data: bytes
+    runner: str
+
+    @property
+    def needs_us(self) -> bool:
+        return self.runner != ""
+
+    @property
+    def path(self) -> str:
+        return f"{APP_DIR}/{self.file_name}"
+
+    @property
+    def command(self) -> list[str]:
+        return ["python3", "-m", "kaapana_nb", "execute", self.path] if self.needs_us else ["python3", "-u", self.path]
 
 
-def dockerfile(spec: NotebookSpec, profile: Profile, modules: Mapping[str, bytes]) -> str:
-    """The processing container's Dockerfile; the only RUN line is the one the layers builder understands."""
-    algorithm = spec.require_algorithm()
-    notebook = notebook_name(spec)
+def program_of(spec: NotebookSpec, *, script: bool = False) -> Program:
+    """The program of a notebook or script, named after the operator whatever the file was called."""
+    stem = module_name(spec.name)
+    if not spec.is_script and not script:
+        return Program(file_name=f"{stem}.ipynb", data=clean_notebook(spec), runner="notebook")
+    if "kaapana_nb" not in spec.imports:
+        return Program(file_name=f"{stem}.py", data=script_of(spec), runner="")
+    return Program(file_name=f"{stem}.py", data=script_of(spec), runner="script")
+
+
+def render(
+    spec: NotebookSpec,
+    profile: Profile,
+    *,
+    program: Program,
+    requirements: str,
+    wheel: bytes | None,
+    modules: Mapping[str, bytes],
+) -> ExtensionFiles:
+    """The extension's files. Pure: the same values give the same bytes."""
+    base = f"processing-containers/{spec.name}"
+    files = {
+        f"{base}/Dockerfile": dockerfile(spec, profile, program, modules).encode(),
+        f"{base}/files/{program.file_name}": program.data,
+        f"{base}/files/requirements.txt": requirements.encode(),
+        **{f"{base}/files/{name}": data for name, data in modules.items()},
+        **{f"extension/docker/{name}": data for name, data in dag_files(spec, profile).items()},
+    }
+    if wheel is not None:
+        files[f"{base}/files/wheels/{WHEEL_NAME}"] = wheel
+    if profile.task_api and program.needs_us:
+        files[f"{base}/files/{TASK_API_FILE}"] = processing_container(spec, program.path)
+    return ExtensionFiles(
+        name=spec.name,
+        version=version_of(spec),
+        profile=profile.name,
+        program=program.file_name,
+        runner=program.runner,
+        files=MappingProxyType(files),
+    )
+
+
+def dockerfile(spec: NotebookSpec, profile: Profile, program: Program, modules: Mapping[str, bytes]) -> str:
+    """The processing container's Dockerfile.
+
+    Unless the algorithm declares system packages, its only RUN line is the one that the layers builder understands.
+    """
     tops = sorted({PurePosixPath(name).parts[0] for name in modules})
+    apt = spec.algorithm.options.apt if spec.algorithm else ()
     lines = [
         f"FROM {profile.base_image}",
-        f'LABEL IMAGE="{algorithm.name}"',
-        f'LABEL VERSION="{algorithm.options.version}"',
+        f'LABEL IMAGE="{spec.name}"',
+        f'LABEL VERSION="{version_of(spec)}"',
         f'LABEL {profile.ignore_label}="False"',
         f"ENV PYTHONPATH={PACKAGES_DIR} PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1",
         f"WORKDIR {APP_DIR}",
-        f"COPY files/requirements.txt {APP_DIR}/requirements.txt",
-        f"COPY files/wheels {APP_DIR}/wheels",
-        f"RUN python3 -m pip install --no-cache-dir --no-compile --no-deps --target {PACKAGES_DIR} "
-        f"-r {APP_DIR}/requirements.txt",
-        *(f"COPY files/{top} {APP_DIR}/{top}" for top in tops),
-        f"COPY files/{notebook} {APP_DIR}/{notebook}",
-        f'CMD ["python3", "-m", "kaapana_nb", "execute", "{APP_DIR}/{notebook}"]',
     ]
+    if apt:
+        lines.append(
+            f"RUN apt-get update && apt-get install -y --no-install-recommends {' '.join(apt)} "
+            "&& rm -rf /var/lib/apt/lists/*"
+        )
+    lines.append(f"COPY files/requirements.txt {APP_DIR}/requirements.txt")
+    if program.needs_us:
+        lines.append(f"COPY files/wheels {APP_DIR}/wheels")
+    lines.append(
+        f"RUN python3 -m pip install --no-cache-dir --no-compile --no-deps --target {PACKAGES_DIR} "
+        f"-r {APP_DIR}/requirements.txt"
+    )
+    lines += [f"COPY files/{top} {APP_DIR}/{top}" for top in tops]
+    if profile.task_api and program.needs_us:
+        lines.append(f"COPY files/{TASK_API_FILE} /{TASK_API_FILE}")
+    lines.append(f"COPY files/{program.file_name} {program.path}")
+    lines.append(f"CMD {json.dumps(program.command)}")
     return "\n".join(lines) + "\n"
+
+
+def script_of(spec: NotebookSpec) -> bytes:
+    """The code cells as one Python file; a script is taken as it stands.
+
+    Raises
+    ------
+    NotebookError
+        When a cell uses IPython's own syntax, which plain Python does not know.
+    """
+    if spec.is_script:
+        return spec.cells[0].source.encode()
+    code = [cell for cell in spec.cells if cell.is_code]
+    for cell in code:
+        try:
+            ast.parse(cell.source)
+        except (SyntaxError, ValueError) as error:
+            raise NotebookError(
+                f"Cell {cell.index} of {spec.path.name} uses a magic or a shell command; a script cannot.",
+                "Tag the cell `explore`, write it in Python, or export the notebook without --script.",
+            ) from error
+    return ("\n\n".join(f"# %%\n{cell.source.strip()}" for cell in code) + "\n").encode()
 
 
 def clean_notebook(spec: NotebookSpec) -> bytes:
@@ -195,7 +312,6 @@ def write_extension(extension: ExtensionFiles, directory: Path, *, force: bool =
     """
     record_path = directory / RECORD_FILE
     before = _recorded(record_path)
-    base = f"processing-containers/{extension.name}"
     edited = []
     for name, data in extension.files.items():
         path = directory / name
@@ -213,7 +329,7 @@ def write_extension(extension: ExtensionFiles, directory: Path, *, force: bool =
         )
     for name in sorted(set(before) - set(extension.files)):
         path = directory / name
-        if name.startswith(f"{base}/") and path.is_file() and _sha256(path) == before[name]:
+        if path.is_file() and not path.is_symlink() and _sha256(path) == before[name]:
             path.unlink()
     written = []
     for name, data in sorted(extension.files.items()):

@@ -34,8 +34,8 @@ class Pin:
         return f"{self.name}=={self.version}"
 
 
-def pins_for(imports: Iterable[str], *, local: Iterable[str] = ()) -> tuple[Pin, ...]:
-    """Pin what the imported modules and kaapana-nb's notebook runner need, by name.
+def pins_for(imports: Iterable[str], *, local: Iterable[str] = (), runner: str = "notebook") -> tuple[Pin, ...]:
+    """Pin what the imported modules and kaapana-nb itself need, by name.
 
     Parameters
     ----------
@@ -43,6 +43,8 @@ def pins_for(imports: Iterable[str], *, local: Iterable[str] = ()) -> tuple[Pin,
         Top-level modules that the notebook imports.
     local
         Modules that lie beside the notebook and are copied along.
+    runner
+        What of kaapana-nb the container needs: ``"notebook"`` (with papermill), ``"script"``, or ``""``.
 
     Raises
     ------
@@ -50,31 +52,40 @@ def pins_for(imports: Iterable[str], *, local: Iterable[str] = ()) -> tuple[Pin,
         When a module is not installed, or was installed from a directory or address that a container cannot use.
     """
     skip = set(sys.stdlib_module_names) | set(local) | {"kaapana_nb"}
-    queue: list[tuple[str, str, frozenset[str]]] = [(OWN, OWN, frozenset({"execute"}))]
+    extras = {"notebook": [frozenset({"execute"})], "script": [frozenset[str]()]}.get(runner, [])
+    queue: list[tuple[str, str, frozenset[str]]] = [(OWN, OWN, extra) for extra in extras]
     for module in sorted(set(imports) - skip):
         queue += [(canonicalize_name(name), "notebook", frozenset()) for name in _distributions_of(module)]
     found: dict[str, Pin] = {}
     seen: set[tuple[str, frozenset[str]]] = set()
     while queue:
-        name, reason, extras = queue.pop(0)
-        if (name, extras) in seen:
+        name, reason, wanted = queue.pop(0)
+        if (name, wanted) in seen:
             continue
-        seen.add((name, extras))
+        seen.add((name, wanted))
         if name != OWN and (name not in found or reason == "notebook"):
             found[name] = Pin(name=name, version=_version(name, reason), reason=reason)
-        queue += [(canonicalize_name(req.name), name, frozenset(req.extras)) for req in _requires(name, extras)]
+        queue += [(canonicalize_name(req.name), name, frozenset(req.extras)) for req in _requires(name, wanted)]
     return tuple(found[name] for name in sorted(found))
 
 
-def render(pins: Iterable[Pin], wheel: str) -> str:
-    """The requirements file: direct imports first, then what they need; `wheel` is kaapana-nb's own."""
+def render(pins: Iterable[Pin], wheel: str = "", declared: Iterable[str] = ()) -> str:
+    """The requirements file: direct imports first, then what they need.
+
+    `wheel` is kaapana-nb's own, `declared` what the algorithm asks for beside its imports.
+    """
     pins = tuple(pins)
     direct = [pin for pin in pins if pin.reason == "notebook"]
     rest = [pin for pin in pins if pin.reason != "notebook"]
     lines = ["# The versions that the notebook ran with. Install with --no-deps: the list is complete.", wheel]
     if direct:
         lines += ["", "# imported by the notebook", *map(str, direct)]
-    lines += ["", "# needed by these and by kaapana-nb", *map(str, rest)]
+    if rest:
+        lines += ["", "# needed by these and by kaapana-nb", *map(str, rest)]
+    names = {pin.name for pin in pins}
+    wanted = [line for line in declared if canonicalize_name(line.partition("==")[0]) not in names]
+    if wanted:
+        lines += ["", "# declared by the algorithm", *wanted]
     return "\n".join(lines) + "\n"
 
 

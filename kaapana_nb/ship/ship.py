@@ -72,6 +72,7 @@ def ship_notebook(
     allowed: frozenset[str] = frozenset(),
     force: bool = False,
     base: str | None = None,
+    script: bool = False,
 ) -> Shipped:
     """Check, export, build, verify, push.
 
@@ -88,7 +89,7 @@ def ship_notebook(
         if destination.client is not None and destination.reference is not None:
             destination.client.probe(push_to=destination.reference.repository)
             log(f"registry {destination.reference.registry} takes {destination.reference.repository}")
-        extension = export_notebook(notebook, profile)
+        extension = export_notebook(notebook, profile, script=script)
         guarded = guard(extension, batch=batch, allowed=allowed)
         log(f"{notebook.name}: algorithm {extension.name} {extension.version}, {len(batch)} series, nothing private")
         for line in guarded.lines():

@@ -40,11 +40,20 @@ TIMEOUT_S = 12 * 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """One processing container of an export: where it lies, and what it is for."""
+    """One processing container of an export.
+
+    Attributes
+    ----------
+    program
+        The notebook or script that it runs.
+    runner
+        Empty for a script that stands on its own; see `kaapana_nb.ship.export.Program`.
+    """
 
     context: Path
     name: str
-    notebook: Path
+    program: Path
+    runner: str
     profile: str
 
 
@@ -58,20 +67,20 @@ def read_export(directory: Path) -> Exported:
     """
     try:
         record = json.loads((directory / RECORD_FILE).read_bytes())
-        name, profile = str(record["name"]), str(record["platform"])
+        name, profile, runner = str(record["name"]), str(record["platform"]), str(record["runner"])
         context = directory / "processing-containers" / name
-        notebooks = sorted((context / "files").glob("*.ipynb"))
+        program = context / "files" / str(record["program"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BuildError(
             f"{directory} is no export: it has no readable {RECORD_FILE}.",
             f"Write one: kaapana-nb export NOTEBOOK -o {directory}",
         ) from error
-    if len(notebooks) != 1 or context.parent != directory / "processing-containers":
+    if not program.is_file() or program.parent.parent != context or context.parent.parent != directory:
         raise BuildError(
-            f"{directory} has {len(notebooks)} notebooks in its processing container; one was expected.",
+            f"{directory} is no whole export: its program is missing.",
             f"Export again: kaapana-nb export NOTEBOOK -o {directory}",
         )
-    return Exported(context=context, name=name, notebook=notebooks[0], profile=profile)
+    return Exported(context=context, name=name, program=program, runner=runner, profile=profile)
 
 
 def verify_image(
@@ -101,8 +110,9 @@ def verify_image(
         _run_here(exported, left, batch, parameters)
         log(f"running the container by {runner.name}")
         _run_container(exported, image, right, batch, profile, runner, parameters, log)
-        options = NotebookSpec.read(exported.notebook).require_algorithm().options
-        tolerances = {suffix: Tolerance(absolute=bound) for suffix, bound in options.tolerance.items()}
+        algorithm = NotebookSpec.read(exported.program).algorithm
+        declared = algorithm.options.tolerance if algorithm else {}
+        tolerances = {suffix: Tolerance(absolute=bound) for suffix, bound in declared.items()}
         report = compare_results(left, right, batch_name="batch", output_name=exported.name, tolerances=tolerances)
         return ParityReport(elements=(*_outcomes(left, right, exported.name), *report.elements))
 
@@ -137,9 +147,10 @@ def _run_here(exported: Exported, run: Path, batch: Batch, parameters: Mapping[s
         parameters=parameters,
         base={**os.environ, "KAAPANA_NB_PROGRESS": "log"},
     )
-    command = [sys.executable, "-m", "kaapana_nb", "execute", str(exported.notebook)]
+    words = ["-m", "kaapana_nb", "execute"] if exported.runner else ["-u"]
+    command = [sys.executable, *words, str(exported.program)]
     result = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
-    if not (run / exported.name / REPORT_FILE).is_file():
+    if not _ran(exported, run, result.returncode):
         raise NotebookError(
             f"The notebook ended with exit code {result.returncode} here: {_last(result.stderr)}",
             "Run it first: kaapana-nb run NOTEBOOK --batch DIR",
@@ -173,7 +184,7 @@ def _run_container(
         timeout_s=TIMEOUT_S,
         log=log,
     )
-    if result.exit_code not in {OK, FAILED} or not (run / exported.name / REPORT_FILE).is_file():
+    if not _ran(exported, run, result.exit_code):
         reason = "was killed for want of memory" if result.oom_killed else f"ended with exit code {result.exit_code}"
         raise ParityError(
             f"The container {reason}: {_last(result.output_tail)}",
@@ -181,8 +192,17 @@ def _run_container(
         )
 
 
+def _ran(exported: Exported, run: Path, exit_code: int) -> bool:
+    """Whether a side came to its end: with a report where there is an algorithm, with success where there is none."""
+    if (run / exported.name / REPORT_FILE).is_file():
+        return exit_code in {OK, FAILED}
+    return exit_code == OK
+
+
 def _outcomes(left: Path, right: Path, name: str) -> list[ElementParity]:
     """A row per element whose outcome is not the same on both sides."""
+    if not (left / name / REPORT_FILE).is_file() and not (right / name / REPORT_FILE).is_file():
+        return []
     sides = [{row.element: row for row in load_report(run / name / REPORT_FILE).elements} for run in (left, right)]
     rows = []
     for element in sorted({*sides[0], *sides[1]}):

@@ -13,10 +13,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import traceback
+import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import cloudpickle
 
 from kaapana_nb.contract.context import (
     BATCH_NAME,
@@ -124,21 +128,51 @@ def execute(path: Path, environ: Mapping[str, str], *, log: Callable[[str], None
     check_parameters(spec, {p.name: v for p in _parameters(spec) if (v := context.form_value(p.name)) is not None})
     check_writable(batch)
     batch.output_dir.mkdir(parents=True, exist_ok=True)
-    target = batch.output_dir / path.name
+    target = None if spec.is_script else batch.output_dir / path.name
     report_file = batch.output_dir / REPORT_FILE
     report_file.unlink(missing_ok=True)
     try:
-        _papermill(spec, target, environ)
+        if target is None:
+            run_script(path, environ)
+        else:
+            _papermill(spec, target, environ)
     except _CellFailedError as failed:
-        raise NotebookError(
-            mask_identifiers(failed.problem, batch),
-            f"See the executed notebook: {target.relative_to(batch.run_dir.parent)}",
-        ) from None
+        raise NotebookError(mask_identifiers(failed.problem, batch), failed.remedy) from None
     if spec.algorithm is None:
         return Execution(exit_code=OK, notebook=target)
     spec.require_algorithm()
     report = load_report(report_file)
     return Execution(exit_code=report.exit_code, notebook=target, report=report)
+
+
+def run_script(path: Path, environ: Mapping[str, str]) -> None:
+    """Run a Python file in this process, as a module of its own that worker processes need not import."""
+    module = types.ModuleType(f"kaapana_script_{path.stem}")
+    module.__file__ = str(path.absolute())
+    before, search = dict(os.environ), list(sys.path)
+    sys.modules[module.__name__] = module
+    cloudpickle.register_pickle_by_value(module)
+    os.environ.update(environ)
+    sys.path.insert(0, str(path.absolute().parent))
+    try:
+        exec(compile(path.read_bytes(), module.__file__, "exec"), module.__dict__)  # noqa: S102 - what we are for
+    except SystemExit as stop:
+        if stop.code not in {None, 0}:
+            raise _CellFailedError(f"{path.name} ended with {stop.code!r}.", "See its output above.") from stop
+    except KaapanaNbError:
+        raise
+    except Exception as error:
+        line = traceback.extract_tb(error.__traceback__)[-1].lineno
+        text = " ".join(str(error).split())[:400]
+        raise _CellFailedError(
+            f"{path.name}, line {line}, failed: {type(error).__name__}: {text}", "Correct the script."
+        ) from error
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
+        del sys.modules[module.__name__]
+        sys.path[:] = search
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def execute_notebook(notebook: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> None:

@@ -83,6 +83,16 @@ class NotebookSpec:
     runs_algorithm: bool = False
     trees: tuple[ast.Module, ...] = field(default=(), repr=False)
 
+    @property
+    def is_script(self) -> bool:
+        """Whether it is a Python file instead of a notebook."""
+        return self.path.suffix == ".py"
+
+    def require_run_cell(self) -> None:
+        """Raise `NotebookError` when there is an algorithm that is never run over the batch."""
+        if self.algorithm is not None:
+            self.require_algorithm()
+
     def require_algorithm(self) -> AlgorithmSpec:
         """The algorithm, with a run cell.
 
@@ -104,7 +114,7 @@ class NotebookSpec:
 
     @classmethod
     def read(cls, path: Path) -> NotebookSpec:
-        """Read and check a notebook.
+        """Read and check a notebook, or a Python file, which counts as one cell.
 
         Raises
         ------
@@ -150,6 +160,9 @@ def _cells(path: Path) -> Iterator[Cell]:
         raise NotebookError(
             f"There is no readable notebook {path}.", "Name an .ipynb file; `ls *.ipynb` shows those of this directory."
         ) from error
+    if path.suffix == ".py":
+        yield Cell(index=1, kind="code", source=_decoded(path, data))
+        return
     try:
         notebook = json.loads(data)
         if notebook["nbformat"] != 4:
@@ -166,20 +179,37 @@ def _cells(path: Path) -> Iterator[Cell]:
         ) from error
 
 
-def _parse(path: Path, cell: Cell) -> ast.Module:
-    from IPython.core.inputtransformer2 import TransformerManager
+def _decoded(path: Path, data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise NotebookError(f"{path.name} is no text in UTF-8.", "Save it as UTF-8.") from error
 
+
+def _parse(path: Path, cell: Cell) -> ast.Module:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a cell with odd line ends is judged by the parser below
-            python: str = TransformerManager().transform_cell(cell.source)
-            return ast.parse(python)
-    except Exception as error:
+            warnings.simplefilter("ignore")  # an odd escape in a notebook's text is not our reader's business
+            try:
+                return ast.parse(cell.source)
+            except SyntaxError:
+                if path.suffix == ".py":
+                    raise
+                return ast.parse(_without_magics(cell.source))
+    except Exception as error:  # noqa: BLE001 - IPython's tokenizer raises many kinds for text that is no Python
         line = getattr(error, "lineno", None) or 1
         message = getattr(error, "msg", None) or "this is not Python"
         raise NotebookError(
             f"Syntax error in {path.name}, cell {cell.index}, line {line}: {message}.", "Correct the cell and save."
         ) from error
+
+
+def _without_magics(source: str) -> str:
+    """The cell with IPython's own syntax turned into calls. IPython is imported for such cells only: it is slow."""
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    python: str = TransformerManager().transform_cell(source)
+    return python
 
 
 def _dotted(node: ast.expr) -> str:

@@ -32,8 +32,8 @@ def test_a_long_storage_path_keeps_the_socket_path_short(tmp_path: Path) -> None
     try:
         assert runner.unusable() == ""
         settings = (directory / "storage.conf").read_text()
+        runroot = next(line for line in settings.splitlines() if line.startswith("runroot")).partition('"')[2][:-1]
+        assert len(runroot) < 40
+        assert Path(runroot).stat().st_mode & 0o077 == 0
     finally:
         runner.remove_storage()
-    runroot = next(line for line in settings.splitlines() if line.startswith("runroot")).partition('"')[2][:-1]
-    assert len(runroot) < 40
-    assert Path(runroot).stat().st_mode & 0o077 == 0

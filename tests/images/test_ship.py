@@ -167,3 +167,40 @@ def test_the_tour(tmp_path: Path) -> None:
         digest = result.stdout.rpartition("otsus-method:0.1.0@")[2].split()[0]
         assert result.stdout.count(digest) >= 3  # the build, skopeo, the last line
     assert "password" not in result.stderr
+
+
+def test_a_script_export_gives_what_the_notebook_gives(machine: Settings, small: Batch, tmp_path: Path) -> None:
+    shipped = ship_notebook(
+        ROOT / "notebooks" / "otsus_method.ipynb",
+        small,
+        tmp_path / "export",
+        Destination(archive=tmp_path / "image.tar"),
+        profile=profile("0.1"),
+        settings=machine,
+        step=quiet,  # type: ignore[arg-type]
+        script=True,
+    )
+    assert shipped.parity.equal
+    assert [row.output.endswith(".nrrd") for row in shipped.parity.elements] == [True, True]
+    assert (tmp_path / "export" / "processing-containers" / "otsus-method" / "files" / "otsus_method.py").is_file()
+
+
+def test_a_script_with_its_own_loop_is_verified_too(machine: Settings, small: Batch, tmp_path: Path) -> None:
+    path = tmp_path / "count_files.py"
+    path.write_text(
+        "import os\nfrom pathlib import Path\nrun = Path('/', os.environ['WORKFLOW_DIR'])\n"
+        "for element in (run / os.environ['BATCH_NAME']).iterdir():\n"
+        "    out = element / os.environ['OPERATOR_OUT_DIR']\n    out.mkdir(exist_ok=True)\n"
+        "    files = list((element / 'get-input-data').iterdir())\n"
+        "    (out / f'{element.name}.json').write_text(str(len(files)))\n"
+    )
+    shipped = ship_notebook(
+        path,
+        small,
+        tmp_path / "export",
+        Destination(archive=tmp_path / "image.tar"),
+        profile=profile(),
+        settings=machine,
+        step=quiet,  # type: ignore[arg-type]
+    )
+    assert [row.output for row in shipped.parity.elements] == [f"{element.name}.json" for element in small]

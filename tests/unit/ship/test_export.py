@@ -52,8 +52,12 @@ def notebook(tmp_path: Path) -> Write:
 def test_the_processing_container_is_complete(notebook: Write) -> None:
     files = export_notebook(notebook(ALGORITHM, RUN), profile("0.6")).files
     assert sorted(files) == [
+        "extension/docker/Dockerfile",
+        "extension/docker/files/dag_my_count.py",
+        "extension/docker/files/my_count/MyCountOperator.py",
         f"{BASE}/Dockerfile",
         f"{BASE}/files/my_count.ipynb",
+        f"{BASE}/files/processing-container.json",
         f"{BASE}/files/requirements.txt",
         f"{BASE}/files/wheels/{WHEEL_NAME}",
     ]
@@ -185,7 +189,7 @@ def test_nothing_is_written_through_a_link(notebook: Write, tmp_path: Path) -> N
 @given(st.text(min_size=1, max_size=40))
 def test_no_path_leaves_the_directory(name: str) -> None:
     try:
-        files = ExtensionFiles(name="x", version="0.1.0", profile="0.6", files={name: b""})
+        files = ExtensionFiles(name="x", version="0.1.0", profile="0.6", program="x.py", runner="", files={name: b""})
     except UsageError:
         return
     root = Path("/export")
@@ -200,4 +204,71 @@ def test_whatever_an_algorithm_is_called(notebook: Write, name: str) -> None:
     except KaapanaNbError as error:
         assert error.remedy
         return
-    assert all(path.startswith(f"processing-containers/{extension.name}/") for path in extension.files)
+    roots = (f"processing-containers/{extension.name}/", "extension/")
+    assert all(path.startswith(roots) for path in extension.files)
+    assert all(compile(data, path, "exec") for path, data in extension.files.items() if path.endswith(".py"))
+
+
+def test_as_a_script_it_needs_neither_papermill_nor_a_kernel(notebook: Write) -> None:
+    files = export_notebook(notebook(ALGORITHM, RUN), profile("0.6"), script=True).files
+    script = files[f"{BASE}/files/my_count.py"].decode()
+    assert "def my_count(" in script
+    assert RUN in script
+    assert "only for me" not in script
+    requirements = files[f"{BASE}/files/requirements.txt"].decode()
+    assert "pydicom==" in requirements
+    assert "papermill" not in requirements
+    assert '"kaapana_nb", "execute", "/kaapana/app/my_count.py"' in files[f"{BASE}/Dockerfile"].decode()
+
+
+def test_a_magic_is_no_script(notebook: Write) -> None:
+    with pytest.raises(NotebookError, match="Cell 1"):
+        export_notebook(notebook("%matplotlib inline", ALGORITHM, RUN), profile("0.6"), script=True)
+
+
+SEED_SCRIPT = """
+import json
+import os
+from pathlib import Path
+
+import pydicom
+
+run = Path("/", os.environ["WORKFLOW_DIR"])
+for element in sorted((run / os.environ["BATCH_NAME"]).iterdir()):
+    target = element / os.environ["OPERATOR_OUT_DIR"]
+    target.mkdir(exist_ok=True)
+    first = sorted((element / os.environ["OPERATOR_IN_DIR"]).glob("*.dcm"))[0]
+    study = pydicom.dcmread(first, stop_before_pixels=True).StudyInstanceUID
+    (target / f"{element.name}.json").write_text(json.dumps({"study_id": study}))
+"""
+
+
+def test_a_script_in_the_seeds_manner_goes_as_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "extract_study_id.py"
+    path.write_text(SEED_SCRIPT)
+    files = export_notebook(path, profile("0.1")).files
+    base = "processing-containers/extract-study-id"
+    assert files[f"{base}/files/extract_study_id.py"].decode() == SEED_SCRIPT
+    assert not any(name.endswith(".whl") for name in files)
+    requirements = files[f"{base}/files/requirements.txt"].decode().splitlines()
+    assert f"pydicom=={__import__('pydicom').__version__}" in requirements
+    assert not any(line.startswith("papermill") for line in requirements)
+    assert 'CMD ["python3", "-u", "/kaapana/app/extract_study_id.py"]' in files[f"{base}/Dockerfile"].decode()
+    assert 'dag_id="extract-study-id"' in files["extension/docker/files/dag_extract_study_id.py"].decode()
+
+
+def test_a_notebook_without_an_algorithm_runs_once_per_run(notebook: Write) -> None:
+    files = export_notebook(notebook("title = 'x'", name="my_report.ipynb"), profile("0.6")).files
+    assert "processing-containers/my-report/files/my_report.ipynb" in files
+    assert json.loads(files["processing-containers/my-report/files/processing-container.json"])["name"] == "my-report"
+
+
+def test_what_an_algorithm_declares_reaches_the_files(notebook: Write) -> None:
+    options = "@algorithm(memory_mib=700, version='1.2.3', apt=['libgl1'], requirements=['pyyaml==6.0.1'])"
+    files = export_notebook(notebook(ALGORITHM.replace("@algorithm", options), RUN), profile("0.6")).files
+    dockerfile = files[f"{BASE}/Dockerfile"].decode()
+    assert "apt-get install -y --no-install-recommends libgl1 " in dockerfile
+    assert 'LABEL VERSION="1.2.3"' in dockerfile
+    operator = files["extension/docker/files/my_count/MyCountOperator.py"].decode()
+    assert "ram_mem_mb=1200," in operator
+    assert "ram_mem_mb_lmt=1900," in operator
