@@ -196,7 +196,7 @@ def _parse(path: Path, cell: Cell) -> ast.Module:
                 if path.suffix == ".py":
                     raise
                 return ast.parse(_without_magics(cell.source))
-    except Exception as error:  # noqa: BLE001 - IPython's tokenizer raises many kinds for text that is no Python
+    except Exception as error:
         line = getattr(error, "lineno", None) or 1
         message = getattr(error, "msg", None) or "this is not Python"
         raise NotebookError(
