@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import functools
 import operator
+import os
 from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from kaapana_nb.data.frames import encapsulated_spans
 from kaapana_nb.data.geometry import Stack, split_geometry, stack_of
 from kaapana_nb.data.header import InstanceHeader
 from kaapana_nb.data.reader import Unreadable
 from kaapana_nb.data.scan import IMAGE_SUFFIXES, is_hidden
 from kaapana_nb.data.syntaxes import syntax_problem
+from kaapana_nb.errors import DicomError
 
 Severity = Literal["error", "warning"]
 
@@ -202,14 +205,33 @@ def _check_pixels(header: InstanceHeader) -> Problem | None:
             "Fetch the series again.",
             "error",
         )
+    if length is None:
+        return _check_fragments(header)
     expected = frame_bytes(header) * (header.number_of_frames or 1)
-    if length is not None and expected > length:
+    if expected > length:
         return Problem(
             header.file_name,
             f"PixelData has {length} bytes; Rows, Columns and BitsAllocated ask for {expected}.",
             "Fetch the series again.",
             "error",
         )
+    return None
+
+
+def _check_fragments(header: InstanceHeader) -> Problem | None:
+    """Whether the compressed frames are all there, by the heads of their fragments; nothing is decoded."""
+    try:
+        fd = os.open(header.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        return Problem(
+            header.file_name, f"The file cannot be read: {error.strerror}.", "Check its permissions.", "error"
+        )
+    try:
+        encapsulated_spans(fd, header, max(1, header.number_of_frames or 1))
+    except DicomError as error:
+        return Problem(header.file_name, error.problem, error.remedy, "error")
+    finally:
+        os.close(fd)
     return None
 
 

@@ -30,6 +30,7 @@ from kaapana_nb.data.header import InstanceHeader
 from kaapana_nb.data.progress import CancelledError, Job
 from kaapana_nb.data.reader import read_header, read_headers
 from kaapana_nb.data.series import open_series, read_series
+from kaapana_nb.data.verdicts import check_series
 from kaapana_nb.errors import DicomError, KaapanaNbError
 
 REAL = sorted(path for path in (Path(pydicom.data.__file__).parent / "test_files").rglob("*") if path.is_file())
@@ -153,6 +154,9 @@ def test_damaged_compressed_pixels_are_one_clear_error(tmp_path, name):
     data = path.read_bytes()
     for cut in (40, 200, len(data) // 4):
         path.write_bytes(data[:-cut])
+        (problem,) = check_series([read_header(path)]).problems
+        assert "truncated" in problem.problem
+        assert problem.severity == "error"
         with pytest.raises(DicomError, match="truncated") as caught:
             read_series(read_headers([path]))
         assert caught.value.remedy
