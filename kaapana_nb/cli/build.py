@@ -39,6 +39,11 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--creds-file", type=Path, metavar="FILE", help="credentials of the registry")
     parser.add_argument("--ca-file", type=Path, metavar="FILE", help="private certificate authority in PEM")
     parser.add_argument("--plain-http", action="store_true", help="talk to the registry without TLS")
+    parser.add_argument(
+        "--job", type=Path, metavar="FILE", help="build nothing: write a job for the cluster, which does"
+    )
+    parser.add_argument("--job-secret", default="registry-secret", metavar="NAME", help="the job's credentials")
+    parser.add_argument("--job-namespace", default="default", metavar="NAME", help="where the job runs")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(handler=build)
 
@@ -51,6 +56,8 @@ def build(args: argparse.Namespace) -> int:
 
     settings = Settings.from_environ()
     contexts = find_contexts(args.directory)
+    if args.job is not None:
+        return _write_job(args, contexts)
     if args.archive is not None and len(contexts) != 1:
         raise UsageError(
             f"--archive takes one image; {args.directory} has {len(contexts)} processing containers.",
@@ -95,6 +102,29 @@ def build(args: argparse.Namespace) -> int:
     else:
         for image in images:
             print(image.reference.with_digest(image.digest))
+    return 0
+
+
+def _write_job(args: argparse.Namespace, contexts: list[Path]) -> int:
+    """Write the manifests of a build in the cluster."""
+    from kaapana_nb.reference import ImageReference
+    from kaapana_nb.ship.build import image_name, push_target
+    from kaapana_nb.ship.cluster_job import ClusterJob, render_job
+    from kaapana_nb.ship.dockerfile import read_dockerfile
+
+    if len(contexts) != 1 or args.push is None or args.base is None:
+        raise UsageError(
+            f"--job takes one processing container ({len(contexts)} found), --push and --base.",
+            f"Write: kaapana-nb build {contexts[0]} --job FILE --push REGISTRY --base REGISTRY/NAME:TAG",
+        )
+    name = image_name(read_dockerfile(contexts[0], lenient=True), contexts[0], args.tag)
+    job = ClusterJob(
+        target=push_target(args.push, name), base=ImageReference.parse(args.base), secret=args.job_secret,
+        namespace=args.job_namespace, plain_http=args.plain_http,
+    )  # fmt: skip
+    write_atomic(args.job, render_job(contexts[0], job).encode())
+    _say(f"start it: kubectl apply -f {args.job}")
+    print(json.dumps({"job": str(args.job), "reference": str(job.target)}) if args.json else job.target)
     return 0
 
 
