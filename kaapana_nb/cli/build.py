@@ -30,7 +30,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         epilog=_EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("directory", type=Path, metavar="DIR", help="what `kaapana-nb export` wrote")
-    parser.add_argument("--builder", default="auto", metavar="NAME", help="auto (default), layers, buildah or podman")
+    parser.add_argument(
+        "--builder", default="auto", metavar="NAME", help="auto (default), layers, buildah, podman or docker"
+    )
     parser.add_argument("--push", metavar="REGISTRY", help="host[:port][/project] to push to")
     parser.add_argument("--archive", type=Path, metavar="FILE", help="also write the image to one file")
     parser.add_argument("--base", metavar="REF|DIR", help="base image instead of the Dockerfile's FROM")

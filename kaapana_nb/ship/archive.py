@@ -1,17 +1,14 @@
 """One file that holds an image, for platforms that no registry reaches.
 
-The archive is an OCI layout in a tar (``skopeo``, ``podman load``, containerd) that also has Docker's
-``manifest.json``, so that ``docker load`` and the platform's ``import-container`` take it as well.
+Docker, podman, skopeo and containerd load it, and the platform's ``import-container`` does.
 """
 
 from __future__ import annotations
 
-import io
-import tarfile
 from typing import TYPE_CHECKING
 
-from kaapana_nb.clients.layout import REF_NAME, OciLayout
-from kaapana_nb.clients.oci import INDEX, Descriptor, canonical_json
+from kaapana_nb.clients.archives import pack_layout
+from kaapana_nb.clients.layout import OciLayout
 from kaapana_nb.errors import BuildError
 from kaapana_nb.files import atomic_file
 
@@ -35,42 +32,9 @@ def write_archive(image: BuiltImage, file: Path, *, client: RegistryClient | Non
     BuildError
         When a layer is nowhere to be had, or `file` cannot be written.
     """
-    layout = OciLayout(image.layout)
-    found = layout.image()
     complete_layout(image, client)
-    name = str(image.reference.with_digest("")) if image.reference.tag else str(image.reference)
-    named = Descriptor(
-        media_type=found.descriptor.media_type, digest=found.descriptor.digest, size=found.descriptor.size,
-        annotations={REF_NAME: image.reference.tag or "latest", "io.containerd.image.name": name},
-    )  # fmt: skip
-    index = canonical_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": [named.to_json()]})
-    docker = [
-        {
-            "Config": _place(found.manifest.config),
-            "RepoTags": [name],
-            "Layers": [_place(layer) for layer in found.manifest.layers],
-        }
-    ]
-    documents = {
-        "oci-layout": b'{"imageLayoutVersion":"1.0.0"}',
-        "index.json": index,
-        "manifest.json": canonical_json(docker),
-    }
-    blobs = {
-        _place(item): layout.blob_path(item.digest)
-        for item in (found.descriptor, found.manifest.config, *found.manifest.layers)
-    }
-    try:
-        with atomic_file(file) as out, tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
-            for path in ("blobs", "blobs/sha256"):
-                archive.addfile(_member(path, 0, tarfile.DIRTYPE, 0o755))
-            for path, blob in sorted(blobs.items()):
-                with blob.open("rb") as content:
-                    archive.addfile(_member(path, blob.stat().st_size), content)
-            for path, data in documents.items():
-                archive.addfile(_member(path, len(data)), io.BytesIO(data))
-    except OSError as error:
-        raise BuildError(f"The archive {file} cannot be written ({error.strerror}).", "Name another file.") from error
+    tag = image.reference.tag or "latest"
+    pack_layout(OciLayout(image.layout), str(image.reference.with_tag(tag)), tag, file)
     return file
 
 
@@ -94,13 +58,3 @@ def complete_layout(image: BuiltImage, client: RegistryClient | None) -> None:
     for layer in missing:
         with atomic_file(layout.blob_path(layer.digest)) as file:
             client.fetch_blob(image.base.repository, layer, file)
-
-
-def _place(descriptor: Descriptor) -> str:
-    return f"blobs/sha256/{descriptor.digest.removeprefix('sha256:')}"
-
-
-def _member(path: str, size: int, kind: bytes = tarfile.REGTYPE, mode: int = 0o644) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(path)
-    info.size, info.type, info.mode = size, kind, mode
-    return info

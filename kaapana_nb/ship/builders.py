@@ -115,9 +115,10 @@ def image_annotations(request: BuildRequest) -> dict[str, str]:
 
 
 def _builders(settings: Settings) -> dict[str, Builder]:
+    from kaapana_nb.ship.docker_builder import DockerBuilder
     from kaapana_nb.ship.engine_builder import EngineBuilder
     from kaapana_nb.ship.layers_builder import LayersBuilder
 
     engines = [EngineBuilder(name, settings.containers_dir) for name in ("buildah", "podman")]
-    builders: list[Builder] = [LayersBuilder(), *engines]
+    builders: list[Builder] = [LayersBuilder(), *engines, DockerBuilder()]
     return {found.name: found for found in builders}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import hashlib
 import json
 import struct
@@ -18,7 +19,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from kaapana_nb.clients.oci import LAYER_GZIP, Descriptor, canonical_json
 from kaapana_nb.errors import BuildError
@@ -108,6 +109,17 @@ def write_layer(file: BinaryIO, entries: Iterable[Entry]) -> tuple[Descriptor, s
         for path in sorted(by_path):
             _write_entry(blob, by_path[path], archives)
     blob.write(b"\0" * 2 * tarfile.BLOCKSIZE)
+    return blob.finish()
+
+
+def compress_tar(file: BinaryIO, source: IO[bytes]) -> tuple[Descriptor, str]:
+    """Write another program's layer, plain or gzipped, as ours are compressed; give descriptor and diff id."""
+    head = source.read(2)
+    source.seek(0)
+    plain = gzip.GzipFile(fileobj=source) if head == b"\x1f\x8b" else source
+    blob = _Blob(file)
+    while chunk := plain.read(_CHUNK):
+        blob.write(chunk)
     return blob.finish()
 
 

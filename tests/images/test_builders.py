@@ -6,16 +6,20 @@ import ast
 import csv
 import json
 import shutil
+import subprocess
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
 
 from kaapana_nb.clients.layout import OciLayout
+from kaapana_nb.clients.podman import engine_environ
 from kaapana_nb.errors import BuildError, UsageError
 from kaapana_nb.reference import ImageReference
 from kaapana_nb.settings import Settings
 from kaapana_nb.ship.build import BuiltImage, build_image, push_image, push_target
+from kaapana_nb.ship.docker_builder import DockerBuilder
 from kaapana_nb.ship.engine_builder import EngineBuilder
 
 pytestmark = pytest.mark.images
@@ -142,11 +146,13 @@ def test_auto_says_why(image_home, wheelhouse, make_context, monkeypatch):
     assert "it knows every line" in log[0]
     with (context / "Dockerfile").open("a") as file:
         file.write("RUN true\n")
-    monkeypatch.setattr(EngineBuilder, "unusable", lambda self: f"no {self.name} today")
+    for kind in (EngineBuilder, DockerBuilder):
+        monkeypatch.setattr(kind, "unusable", lambda self: f"no {self.name} today")
     log.clear()
     with pytest.raises(BuildError) as caught:
         build_image(context, settings=image_home, wheelhouse=wheelhouse, log=log.append)
     assert "buildah: no buildah today" in caught.value.problem
+    assert "docker: no docker today" in caught.value.problem
     assert "allowPrivilegeEscalation" in caught.value.remedy
     assert any("'RUN true'" in line for line in log)
     with pytest.raises(UsageError, match="no buildah today"):
@@ -177,3 +183,49 @@ def test_an_engine_fetches_a_base_from_the_registry(
         from kaapana_nb.clients.podman import PodmanRunner
 
         PodmanRunner(home.containers_dir).remove_storage()
+
+
+@pytest.fixture
+def docker_service(image_home: Settings, tmp_path, monkeypatch):
+    """Docker's own command line against podman's service, which speaks Docker's API."""
+    if shutil.which("docker") is None or shutil.which("podman") is None:
+        pytest.skip("docker's command line or podman is not installed")
+    if reason := EngineBuilder("podman", image_home.containers_dir).unusable():
+        pytest.skip(f"podman cannot build here: {reason}")
+    address = f"unix://{tmp_path}/docker.sock"
+    environ = {**engine_environ(image_home.containers_dir), "BUILDAH_ISOLATION": "chroot"}
+    service = subprocess.Popen(["podman", "system", "service", "--time", "120", address], env=environ, cwd=tmp_path)
+    monkeypatch.setenv("DOCKER_HOST", address)
+    monkeypatch.setenv("DOCKER_BUILDKIT", "0")  # the service has no BuildKit
+    for _ in range(100):
+        if not DockerBuilder().unusable():
+            break
+        time.sleep(0.1)
+    yield
+    service.terminate()
+    service.wait()
+
+
+def test_docker_builds_a_run_line(docker_service, image_home, make_context, podman):
+    context = make_context("docker-tool", "print(open('/kaapana/made').read())")
+    lines = (context / "Dockerfile").read_text().splitlines()
+    own = [line for line in lines if not line.startswith(("RUN", "    -r"))]
+    (context / "Dockerfile").write_text("\n".join([*own, "RUN echo made > /kaapana/made", ""]))
+    image = build_image(context, settings=image_home, builder="docker")
+    found = OciLayout(image.layout).image()
+    base = OciLayout(image_home.images_dir / "local-only/base-python-cpu/latest").image()
+    assert found.manifest.layers[0] == base.manifest.layers[0]
+    assert found.config.labels["org.opencontainers.image.base.digest"] == base.digest
+    assert tree(image)["kaapana/made"][4] == b"made\n"
+    result = podman.run(image.layout, environ={})
+    assert (result.exit_code, result.output_tail.strip()) == (0, "made")
+    (context / "Dockerfile").write_text("\n".join([*own, "RUN exit 3", ""]))
+    with pytest.raises(BuildError, match="docker build ended"):
+        build_image(context, settings=image_home, builder="docker")
+
+
+def test_no_docker_daemon(monkeypatch):
+    if shutil.which("docker") is None:
+        pytest.skip("docker's command line is not installed")
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    assert DockerBuilder().unusable() == "the docker daemon does not answer"
