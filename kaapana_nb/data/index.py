@@ -89,8 +89,7 @@ class SourceIndex:
                 pass
         names = set(self.file_names)
         entries = [entry for entry in scan_files(self.source.directory) if entry.name in names]
-        with HeaderReader() as reader:
-            found = list(reader.read(self.source.directory, entries))
+        found = HeaderReader().read(self.source.directory, entries)
         return tuple(result for result in found if isinstance(result, InstanceHeader))
 
 
@@ -107,19 +106,19 @@ def index_sources(sources: Sequence[Source], cache_dir: Path, *, job: Job | None
     known = set(cache.sources)
     results: list[SourceIndex] = []
     changed = False
-    with HeaderReader() as reader:
-        for number, source in enumerate(sources):
-            job.step(number, len(sources), "reading headers")
-            begin = time.time_ns()
-            entries = scan_files(source.directory)
-            key, mark = str(source.directory), fingerprint(entries)
-            known.discard(key)
-            cached = cache.get(key, mark)
-            index = None if cached is None else _from_cache(source, entries, cached)
-            if index is None:
-                index = _examine(source, entries, reader, job)
-                changed |= _remember(cache, key, mark, index, entries, begin)
-            results.append(index)
+    reader = HeaderReader()
+    for number, source in enumerate(sources):
+        job.step(number, len(sources), "reading headers")
+        begin = time.time_ns()
+        entries = scan_files(source.directory)
+        key, mark = str(source.directory), fingerprint(entries)
+        known.discard(key)
+        cached = cache.get(key, mark)
+        index = None if cached is None else _from_cache(source, entries, cached)
+        if index is None:
+            index = _examine(source, entries, reader, job)
+            changed |= _remember(cache, key, mark, index, entries, begin)
+        results.append(index)
     for key in known:
         del cache.sources[key]
     if changed or known:

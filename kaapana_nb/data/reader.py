@@ -6,15 +6,16 @@ more than `HEADER_BUDGET`.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import itertools
 import os
-import time
 import warnings
 import zlib
+from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Self, cast
+from typing import BinaryIO, NamedTuple, cast
 
 from kaapana_nb.data.header import TAGS, InstanceHeader, header_from_dataset
 from kaapana_nb.data.scan import FileEntry
@@ -31,10 +32,7 @@ _DEFLATED = "1.2.840.10008.1.2.1.99"
 _MEDIA_DIRECTORY = b"1.2.840.10008.1.3.10"  # MediaStorageSOPClassUID of a DICOMDIR
 _EXPLICIT_META = bytes(128) + b"DICM" + b"\2\0\x10\0UI\x14\x001.2.840.10008.1.2.1\0"  # what a deflated file becomes
 _UNDEFINED = 0xFFFFFFFF
-_THREADS = 8
-_PROBE = 16
-_SLOW_READ_S = 60e-6  # from the page cache an open, read and close takes about 10 µs
-_CHUNK = 16
+_AHEAD = 128
 
 
 class Unreadable(NamedTuple):
@@ -57,81 +55,62 @@ def read_headers(paths: Iterable[Path]) -> list[InstanceHeader]:
 
 def read_header(path: Path, walker: HeaderWalker | None = None) -> InstanceHeader | Unreadable:
     """The header row of one file, or why there is none."""
-    size, head = _head(path)
+    size, head = _head(_open(path))
     return _read(path.parent, path.name, size, head, walker or HeaderWalker(remember=False))
 
 
 class HeaderReader:
-    """Reads the headers of directory after directory; reads ahead with threads where the disk is slow.
+    """Reads the headers of directory after directory, in the order asked for, with the disk working ahead.
 
-    A context manager: its threads end with the block.
+    The kernel is told of the next `_AHEAD` files before they are read, so a slow disk is never waited for
+    one file at a time; threads would do the same, and wait for one another.
     """
 
     def __init__(self) -> None:
         self._walker = HeaderWalker()
-        self._slow = False
-        self._pool: ThreadPoolExecutor | None = None
 
     def read(self, directory: Path, entries: list[FileEntry]) -> Iterator[InstanceHeader | Unreadable]:
         """One result per file, in the order of `entries`."""
         prefix = f"{directory}/"
-        rest = entries
-        if not self._slow:
-            times = [0.0]
-            for entry in entries[:_PROBE]:
-                begin = time.perf_counter()
-                size, head = _head(prefix + entry.name)
-                times.append(time.perf_counter() - begin)
+        opened: deque[int | str] = deque()
+        following = iter(entries)
+        try:
+            for entry in itertools.islice(following, _AHEAD):
+                opened.append(_open(prefix + entry.name))
+            for entry in entries:
+                size, head = _head(opened.popleft())
+                upcoming = next(following, None)
+                if upcoming is not None:
+                    opened.append(_open(prefix + upcoming.name))
                 yield _read(directory, entry.name, size, head, self._walker)
-            rest = entries[_PROBE:]
-            self._slow = sorted(times)[len(times) // 2] > _SLOW_READ_S
-        if self._slow:
-            yield from self._read_ahead(directory, rest)
-            return
-        for entry in rest:
-            size, head = _head(prefix + entry.name)
-            yield _read(directory, entry.name, size, head, self._walker)
-
-    def _read_ahead(self, directory: Path, entries: list[FileEntry]) -> Iterator[InstanceHeader | Unreadable]:
-        prefix = f"{directory}/"
-
-        def heads_of(chunk: list[FileEntry]) -> tuple[float, list[tuple[int, bytes]]]:
-            begin = time.perf_counter()
-            heads = [_head(prefix + entry.name) for entry in chunk]
-            return time.perf_counter() - begin, heads
-
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(_THREADS)
-        chunks = [entries[start : start + _CHUNK] for start in range(0, len(entries), _CHUNK)]
-        seconds = 0.0
-        for chunk, (elapsed, heads) in zip(chunks, self._pool.map(heads_of, chunks), strict=True):
-            seconds += elapsed
-            for entry, (size, head) in zip(chunk, heads, strict=True):
-                yield _read(directory, entry.name, size, head, self._walker)
-        # threads wait for one another, too: what is in the page cache takes them several times as long as one alone
-        self._slow = seconds / max(1, len(entries)) > 2 * _SLOW_READ_S
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        finally:
+            for left in opened:
+                if isinstance(left, int):
+                    os.close(left)
 
 
-def _head(path: str | Path, count: int = HEAD_BYTES) -> tuple[int, bytes]:
-    """Size of a file and its first bytes; (-1, reason) where it cannot be read."""
+def _open(path: str | Path) -> int | str:
+    """An open file whose first bytes are on their way, or why it cannot be opened."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
-        return -1, (error.strerror or "error").encode()
+        return error.strerror or "error"
+    with contextlib.suppress(OSError):  # advice only: not every file system takes it
+        os.posix_fadvise(fd, 0, HEAD_BYTES, os.POSIX_FADV_WILLNEED)
+    return fd
+
+
+def _head(opened: int | str, count: int = HEAD_BYTES) -> tuple[int, bytes]:
+    """Size and first bytes of a file of `_open`, which is closed; (-1, reason) where it cannot be read."""
+    if isinstance(opened, str):
+        return -1, opened.encode()
     try:
-        head = os.read(fd, count)
-        return (os.fstat(fd).st_size if len(head) == count else len(head)), head
+        head = os.read(opened, count)
+        return (os.fstat(opened).st_size if len(head) == count else len(head)), head
     except OSError as error:
         return -1, (error.strerror or "error").encode()
     finally:
-        os.close(fd)
+        os.close(opened)
 
 
 def _read(directory: Path, name: str, size: int, head: bytes, walker: HeaderWalker) -> InstanceHeader | Unreadable:
@@ -146,7 +125,7 @@ def _read(directory: Path, name: str, size: int, head: bytes, walker: HeaderWalk
         return Unreadable(directory, name, problem, "Leave it: the files themselves are read.", size, harmless=True)
     header = walker.read(head, directory, name, size)
     if header is None and size > len(head) and head[128:132] == b"DICM":
-        size, head = _head(directory / name, _LONG_HEAD)
+        size, head = _head(_open(directory / name), _LONG_HEAD)
         header = walker.read(head, directory, name, size)
     if header is None and head[128:132] == b"DICM" and _DEFLATED.encode() in head[:2048]:
         header = _read_deflated(directory, name, size, head, walker)

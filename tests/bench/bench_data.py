@@ -158,13 +158,15 @@ def with_pydicom(directory: Path) -> np.ndarray:
 def peak_memory(directory: Path) -> float:
     """Peak memory of reading the volume in a process of its own, in times of the array."""
     code = (
-        "import resource, sys; from pathlib import Path\n"
+        "import sys; from pathlib import Path\n"
         "import numpy, imagecodecs\n"
         "from kaapana_nb.data.reader import read_headers; from kaapana_nb.data.series import open_series\n"
         "source = open_series(read_headers(sorted(Path(sys.argv[1]).iterdir())))\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "def peak():\n"
+        "    return int(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0])\n"
+        "before = peak()\n"
         "volume = source.read()\n"
-        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / volume.array.nbytes)\n"
+        "print((peak() - before) * 1024 / volume.array.nbytes)\n"
     )
     return float(subprocess.run([sys.executable, "-c", code, str(directory)], check=True, capture_output=True).stdout)
 

@@ -208,15 +208,19 @@ def test_progress_is_told_and_cancel_ends_the_work(run):
     assert not (run / CACHE_NAME).exists()
 
 
-def test_reading_ahead_gives_the_same_rows(run, monkeypatch):
+def test_reading_ahead_gives_the_same_rows_and_leaves_no_file_open(run, monkeypatch):
     from kaapana_nb.data import reader
 
-    expected = [found.instances() for found in Batch.open(run).index()]
+    open_before = len(list(Path("/proc/self/fd").iterdir()))
+    monkeypatch.setattr(reader, "_AHEAD", 2)
+    few = [found.instances() for found in Batch.open(run).index()]
     (run / CACHE_NAME).unlink()
-    monkeypatch.setattr(reader, "_SLOW_READ_S", -1.0)
-    monkeypatch.setattr(reader, "_PROBE", 2)
-    monkeypatch.setattr(reader, "_CHUNK", 2)
-    assert [found.instances() for found in Batch.open(run).index()] == expected
+    monkeypatch.setattr(reader, "_AHEAD", 128)
+    assert [found.instances() for found in Batch.open(run).index()] == few
+    rows = reader.HeaderReader().read(run, index_module.scan_files(run))
+    next(rows)
+    rows.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_before
 
 
 def test_opening_is_quick_with_many_files(tmp_path):
