@@ -165,7 +165,7 @@ def plain(text: object, longest: int = MAX_TEXT) -> str:
     first = escaped[:1]
     if first in {"-", "+", "=", "!"}:
         return f"\\{escaped}"
-    return re.sub(r"^(\d+)([.)])", r"\1\\\2", escaped)
+    return re.sub(r"^(\d+)([.)])(?=\s|$)", r"\1\\\2", escaped)
 
 
 def one_line(text: str, longest: int) -> str:
@@ -180,7 +180,8 @@ def _dump(data: object) -> bytes:
 
 
 def _description(spec: NotebookSpec) -> str:
-    return (spec.algorithm.description if spec.algorithm else "") or f"Runs {spec.name}."
+    text = one_line(spec.algorithm.description, MAX_TEXT) if spec.algorithm else ""
+    return text or f"Runs {spec.name}."
 
 
 def _steps(spec: NotebookSpec, chain: Chain) -> Iterator[str]:
