@@ -57,7 +57,7 @@ def export_checked(args: argparse.Namespace) -> ExtensionFiles:
 
     extension = export_notebook(args.notebook, profile(args.platform), script=args.script)
     guarded = guard(extension, batch=batch_to_guard(args.batch), allowed=frozenset(args.allow))
-    for line in guarded.lines():
+    for line in (*extension.warnings, *guarded.lines()):
         print(line, file=sys.stderr)
     return extension
 

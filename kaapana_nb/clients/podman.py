@@ -178,7 +178,7 @@ def engine_environ(directory: Path) -> dict[str, str]:
     storage, containers = directory / "storage.conf", directory / "containers.conf"
     directory.mkdir(parents=True, exist_ok=True)
     _write_if_other(storage, _storage_conf(directory))
-    _write_if_other(containers, _containers_conf())
+    _write_if_other(containers, _containers_conf(directory))
     kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     return {
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **kept,
@@ -215,7 +215,7 @@ def _killed_by_limit(ended: Ended, memory_mib: int | None) -> bool:
     return memory_mib is not None and ended.exit_code == 128 + signal.SIGKILL and not ended.timed_out
 
 
-def _containers_conf() -> str:
+def _containers_conf(directory: Path) -> str:
     """Settings that work in virtual machines and pods: no systemd, no journal, limits that this process may set."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     limit = files if 0 < files < 1 << 30 else 1 << 20
@@ -224,6 +224,8 @@ def _containers_conf() -> str:
         f'[containers]\ndefault_ulimits = ["nofile={limit}:{limit}", "nproc={_MAX_PROCESSES}:{_MAX_PROCESSES}"]\n'
         'netns = "host"\n'
         f'[engine]\nruntime = "{runtime}"\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+        # Not the /run/libpod that all podmans share: a `system reset` of one would take it from the others.
+        f"tmp_dir = {json.dumps(str(_runroot(directory) / 'libpod'))}\n"
     )
 
 

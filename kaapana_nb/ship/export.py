@@ -18,6 +18,7 @@ from kaapana_nb.contract.profiles import Profile
 from kaapana_nb.errors import NotebookError, UsageError
 from kaapana_nb.files import write_atomic
 from kaapana_nb.ship.dag_files import dag_files, module_name, version_of
+from kaapana_nb.ship.lint import lint, require_no_errors
 from kaapana_nb.ship.own_wheel import WHEEL_NAME, own_wheel
 from kaapana_nb.ship.requirements import pins_for
 from kaapana_nb.ship.requirements import render as render_requirements
@@ -44,6 +45,8 @@ class ExtensionFiles:
         What the container runs, and what of kaapana-nb it needs for that; see `Program`.
     files
         Relative POSIX path -> content.
+    warnings
+        The platform's traps that do not stop the export, for the user to read.
     """
 
     name: str
@@ -52,6 +55,7 @@ class ExtensionFiles:
     program: str
     runner: str
     files: Mapping[str, bytes]
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for path in self.files:
@@ -84,10 +88,12 @@ def export_notebook(path: Path, profile: Profile, *, script: bool = False) -> Ex
     Raises
     ------
     NotebookError
-        When it has an algorithm but no run cell, or imports what a container cannot install.
+        When it has an algorithm but no run cell, imports what a container cannot install, or would fall into one of
+        the platform's traps.
     """
     spec = NotebookSpec.read(path)
     spec.require_run_cell()
+    warnings = require_no_errors(lint(spec, profile))
     modules = dict(local_modules(spec))
     names = {PurePosixPath(name).parts[0].removesuffix(".py") for name in modules}
     imports = set(spec.imports) | {name for data in modules.values() for name in _imported(data)}
@@ -103,6 +109,7 @@ def export_notebook(path: Path, profile: Profile, *, script: bool = False) -> Ex
         requirements=requirements,
         wheel=own_wheel() if program.needs_us else None,
         modules=modules,
+        warnings=tuple(str(trap) for trap in warnings),
     )
 
 
@@ -153,6 +160,7 @@ def render(
     requirements: str,
     wheel: bytes | None,
     modules: Mapping[str, bytes],
+    warnings: tuple[str, ...] = (),
 ) -> ExtensionFiles:
     """The extension's files. Pure: the same values give the same bytes."""
     base = f"processing-containers/{spec.name}"
@@ -174,6 +182,7 @@ def render(
         program=program.file_name,
         runner=program.runner,
         files=MappingProxyType(files),
+        warnings=warnings,
     )
 
 

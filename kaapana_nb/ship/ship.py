@@ -92,7 +92,7 @@ def ship_notebook(
         extension = export_notebook(notebook, profile, script=script)
         guarded = guard(extension, batch=batch, allowed=allowed)
         log(f"{notebook.name}: algorithm {extension.name} {extension.version}, {len(batch)} series, nothing private")
-        for line in guarded.lines():
+        for line in (*extension.warnings, *guarded.lines()):
             log(line)
         runner = find_runner(settings, log)
     with step("export") as log:

@@ -25,9 +25,11 @@ from kaapana_nb.errors import BatchError, BuildError, NotebookError, ParityError
 from kaapana_nb.ship.build import BuiltImage
 from kaapana_nb.ship.compare import ElementParity, ParityReport, compare_results
 from kaapana_nb.ship.compare_files import Tolerance
+from kaapana_nb.ship.dag_files import PARALLEL, RUNNER_MIB
 from kaapana_nb.ship.export import RECORD_FILE
+from kaapana_nb.ship.segmentation_preflight import mask_problems
 from kaapana_nb.work.execute import environment_for
-from kaapana_nb.work.notebook import NotebookSpec
+from kaapana_nb.work.notebook import AlgorithmSpec, NotebookSpec
 from kaapana_nb.work.report import REPORT_FILE, load_report
 
 Log = Callable[[str], None]
@@ -108,9 +110,11 @@ def verify_image(
         left, right = (_copy(batch, Path(name) / side / "run", exported.name) for side in ("notebook", "container"))
         log("running the notebook in this environment")
         _run_here(exported, left, batch, parameters)
-        log(f"running the container by {runner.name}")
-        _run_container(exported, image, right, batch, profile, runner, parameters, log)
         algorithm = NotebookSpec.read(exported.program).algorithm
+        _check_masks(left, exported.name, batch, algorithm)
+        memory_mib = limit_mib(algorithm)
+        log(f"running the container by {runner.name}" + (f", at most {memory_mib} MiB" if memory_mib else ""))
+        _run_container(exported, image, right, batch, profile, runner, parameters, memory_mib, log)
         declared = algorithm.options.tolerance if algorithm else {}
         tolerances = {suffix: Tolerance(absolute=bound) for suffix, bound in declared.items()}
         report = compare_results(left, right, batch_name="batch", output_name=exported.name, tolerances=tolerances)
@@ -165,6 +169,7 @@ def _run_container(
     profile: Profile,
     runner: ContainerRunner,
     parameters: Mapping[str, str] | None,
+    memory_mib: int | None,
     log: Log,
 ) -> None:
     run_id = f"{exported.name}-260101000000000000"
@@ -181,6 +186,7 @@ def _run_container(
         image.layout,
         environ=environ,
         mounts=[Mount(source=run, target=profile.run_dir.format(run_id=run_id), read_only=False)],
+        memory_mib=memory_mib,
         timeout_s=TIMEOUT_S,
         log=log,
     )
@@ -190,6 +196,25 @@ def _run_container(
             f"The container {reason}: {_last(result.output_tail)}",
             "See its log above; cells that need something of this session fail there.",
         )
+
+
+def limit_mib(algorithm: AlgorithmSpec | None) -> int | None:
+    """The memory limit that the exported operator asks the platform for; ``None`` where none was declared."""
+    declared = algorithm.options.memory_mib if algorithm else None
+    return PARALLEL * declared + RUNNER_MIB if declared else None
+
+
+def _check_masks(run: Path, name: str, batch: Batch, algorithm: AlgorithmSpec | None) -> None:
+    """Stop when a mask could not become the DICOM SEG that it is declared to be."""
+    anatomy = algorithm.options.mask if algorithm else None
+    if anatomy is None:
+        return
+    made = Batch.open(run, input_name=batch.input_name, output_name=name)
+    problems = list(mask_problems(made, anatomy, input_name=DEFAULT_INPUT))
+    if problems:
+        first = problems[0][1]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise BatchError(f"No DICOM SEG can be made of a mask{more}: {first.problem}", first.remedy)
 
 
 def _ran(exported: Exported, run: Path, exit_code: int) -> bool:
