@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,8 @@ from typing import TYPE_CHECKING
 from kaapana_nb.errors import PlatformError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from kaapana_nb.settings import Settings
 
 PROGRAMS = ("helm", "helm4")

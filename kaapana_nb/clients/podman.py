@@ -148,7 +148,17 @@ class PodmanRunner:
                 f"podman could not load the image in {layout}: {done.stderr.strip()[-300:] or done.stdout[-100:]}.",
                 f"If layers are missing, build on a base that is here (--base DIR); else remove {self._directory}.",
             )
+        self._forget_older(layout, identity)
         return identity
+
+    def _forget_older(self, layout: Path, identity: str) -> None:
+        """Remove the image that the same layout held before: a notebook is built many times a day."""
+        note = self._directory / "loaded" / sha256(str(layout.absolute()).encode())[7:39]
+        with contextlib.suppress(OSError):
+            older = note.read_text()
+            if older != identity:
+                self._quietly("rmi", older)  # refused while a container runs it
+        write_atomic(note, identity.encode())
 
     def _state(self, name: str) -> dict[str, object]:
         done = self._podman("inspect", "--type", "container", "--format", "{{json .State}}", name)

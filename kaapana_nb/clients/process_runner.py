@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from kaapana_nb.clients.containers import DEFAULT_USER, ContainerResult, Log, Mount
-from kaapana_nb.clients.layout import Image, OciLayout
+from kaapana_nb.clients.layout import Image, OciLayout, verify_blob
 from kaapana_nb.clients.supervise import supervise
 from kaapana_nb.errors import BuildError, PlatformError
 
@@ -98,6 +98,7 @@ class ProcessRunner:
             for layer in own:
                 if not layout.has(layer):
                     raise BuildError(f"The image layout {layout.path} lacks layer {layer.digest}.", "Build again.")
+                verify_blob(layout.blob_path(layer.digest), layer.digest)
                 unpack_layer(layout.blob_path(layer.digest), target)
             try:
                 target.rename(root)

@@ -13,8 +13,10 @@ import contextlib
 import gzip
 import hashlib
 import json
+import os
 import struct
 import tarfile
+import time
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -36,6 +38,9 @@ GZIP_LEVEL = 4
 
 FORMAT = 1
 """Part of every cache key: raise it when the bytes of a layer change."""
+
+UNUSED_S = 30 * 24 * 3600.0
+"""How long a cached layer that no build uses is kept."""
 
 SHEBANG = "/usr/bin/env python3"
 """Interpreter of the scripts that packages bring: the first python3 on the image's PATH."""
@@ -296,6 +301,8 @@ class LayerCache:
                 return None
         except (OSError, ValueError, KeyError, TypeError):
             return None
+        with contextlib.suppress(OSError):
+            os.utime(file)  # used now: see `prune`
         return Layer(descriptor=Descriptor(media_type=LAYER_GZIP, digest=digest, size=size), diff_id=diff_id, file=file)
 
     def make(self, key: str, entries: Callable[[], Iterable[Entry]]) -> tuple[Layer, bool]:
@@ -308,6 +315,16 @@ class LayerCache:
         value = {"digest": descriptor.digest, "size": descriptor.size, "diff_id": diff_id}
         write_atomic(self.path / f"{key}.json", canonical_json(value))
         return Layer(descriptor=descriptor, diff_id=diff_id, file=file), False
+
+    def prune(self, unused_s: float = UNUSED_S) -> None:
+        """Remove the layers that no build used for so many seconds; a later build makes them again."""
+        oldest = time.time() - unused_s
+        with contextlib.suppress(OSError):
+            for file in self.path.iterdir():
+                layer = self.path / f"{file.name.partition('.')[0]}.tar.gz"
+                used = layer if layer.exists() else file
+                if used.stat().st_mtime < oldest:
+                    file.unlink(missing_ok=True)
 
     def remembered(self, key: str) -> dict[str, str]:
         """The keys of layers that were made together under `key`; empty when they are not known."""

@@ -55,6 +55,7 @@ class LayersBuilder:
     def build(self, request: BuildRequest) -> Manifest:
         """Put layers and configuration into the layout."""
         cache = LayerCache(request.settings.images_dir / ".layers")
+        cache.prune()
         progress = _Progress()
         for text, step in request.dockerfile.steps:
             if isinstance(step, Copy):

@@ -197,6 +197,17 @@ def test_walls_of_the_container(image_home, wheelhouse, make_context, podman, tm
     assert late.seconds < 20
 
 
+def test_podman_keeps_one_image_of_a_layout(image_home, wheelhouse, make_context, podman):
+    seen = []
+    for number in range(2):
+        image = build_image(make_context("kept", f"print({number})"), settings=image_home, wheelhouse=wheelhouse)
+        assert podman.run(image.layout, environ={}).output_tail == str(number)
+        seen.append(OciLayout(image.layout).image().manifest.config.digest.removeprefix("sha256:"))
+    listed = podman._podman("images", "--all", "--quiet", "--no-trunc").stdout
+    assert seen[0] not in listed
+    assert seen[1] in listed
+
+
 def test_the_base_has_what_wheels_need(image_home, podman):
     layout = image_home.images_dir / "local-only/base-python-cpu/latest"
     code = (
@@ -235,6 +246,19 @@ def test_the_process_runner_gives_the_same(image_home, wheelhouse, make_context,
     assert seen["dir"] == str(data)
     assert seen["cwd"].startswith(str(tmp_path / "unpacked"))
     assert seen["path"].startswith(str(tmp_path / "unpacked"))
+
+
+def test_the_process_runner_checks_what_it_unpacks(image_home, wheelhouse, make_context, tmp_path):
+    home = Settings(home=tmp_path / "home", workspace=tmp_path, jobs=1)
+    shutil.copytree(image_home.images_dir / "local-only", home.images_dir / "local-only")
+    image = build_image(make_context(), settings=home, wheelhouse=wheelhouse)
+    layout = OciLayout(image.layout)
+    blob = layout.blob_path(layout.image().manifest.layers[-1].digest)
+    data = blob.read_bytes()
+    blob.unlink()
+    blob.write_bytes(data[:-1] + b"X")
+    with pytest.raises(BuildError, match="was expected"):
+        ProcessRunner(tmp_path / "unpacked").run(image.layout, environ={})
 
 
 def test_bad_contexts(image_home, wheelhouse, make_context, tmp_path):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from kaapana_nb.clients.credentials import Credentials, find_credentials
 from kaapana_nb.errors import RegistryError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HOST = "registry.example.org:5000"
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import subprocess
 import sys
 import tarfile
 import zipfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,6 +21,9 @@ from kaapana_nb.errors import BuildError
 from kaapana_nb.ship.layers import Entry, LayerCache, ZipMember, directories, write_layer
 from kaapana_nb.ship.unpack import wheel_entries
 from kaapana_nb.ship.wheels import Wheel, hash_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 BIG = b"".join(hashlib.sha256(str(number).encode()).hexdigest().encode() for number in range(4000))  # 256 kB
 
@@ -175,3 +179,18 @@ def test_the_cache_gives_back_what_was_made(tmp_path_factory, data):
     assert hashlib.sha256(made.file.read_bytes()).hexdigest() == made.descriptor.digest.removeprefix("sha256:")
     made.file.write_bytes(b"cut")
     assert cache.get("k") is None
+
+
+def test_layers_that_no_build_uses_go(tmp_path):
+    cache = LayerCache(tmp_path)
+    for key in ("old", "new"):
+        cache.make(key, lambda: [Entry(path="a", content=b"x")])
+    for path in tmp_path.glob("old.*"):
+        os.utime(path, (0, 0))
+    cache.prune(3600)
+    assert cache.get("old") is None
+    assert cache.get("new") is not None
+    os.utime(tmp_path / "new.tar.gz", (0, 0))
+    assert cache.get("new") is not None  # used again: kept
+    cache.prune(3600)
+    assert cache.get("new") is not None

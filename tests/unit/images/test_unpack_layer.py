@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from kaapana_nb.clients import process_runner
 from kaapana_nb.errors import BuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 
 def layer(path: Path, *members: tuple[str, bytes, str]) -> Path:
