@@ -54,6 +54,7 @@ def chart_files(spec: NotebookSpec, profile: Profile, *, parity: Mapping[str, An
         f"{chart}/requirements.yaml": requirements_yaml(),
         f"{chart}/values.yaml": values_yaml(spec, profile),
         f"{chart}/README.md": readme(spec, profile, parity).encode(),
+        f"{chart}/templates/NOTES.txt": notes_txt(spec),
         **{f"{INSTALLER}/{name}": data for name, data in installer_files().items()},
     }
 
@@ -116,6 +117,17 @@ def values_yaml(spec: NotebookSpec, profile: Profile) -> bytes:
     """The profile's values, below ``global``: Helm hands nothing else of a chart on to those that it depends on."""
     values = yaml.safe_load(profile.chart_values.format(name=spec.name, version=version_of(spec)))
     return _dump(values if "global" in values else {"global": values})
+
+
+def notes_txt(spec: NotebookSpec) -> bytes:
+    """What Helm says after installing: where the workflow appears, and where to look when it does not."""
+    return f"""\
+The workflow {spec.name} is being installed: the Job dag-{spec.name} copies its DAG into Airflow.
+If it does not appear there a minute or so later:
+
+  kubectl -n {{{{ .Values.global.services_namespace | default .Release.Namespace }}}} logs job/dag-{spec.name}
+  kubectl -n {{{{ .Values.global.services_namespace | default .Release.Namespace }}}} describe job/dag-{spec.name}
+""".encode()
 
 
 def readme(spec: NotebookSpec, profile: Profile, parity: Mapping[str, Any] | None = None) -> str:
