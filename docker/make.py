@@ -45,16 +45,16 @@ def unpacked_mb(image: BuiltImage) -> float:
     return total / 1e6
 
 
-def make(name: str, work: Path, registry: str | None, builder: str) -> BuiltImage:
+def make(name: str, work: Path, registry: str | None, builder: str, base: str | None) -> BuiltImage:
     """Build one image; push it when `registry` is named."""
     settings = Settings.from_environ()
     context = make_own_context(name, HERE, work)
     if registry is None:
-        return build_image(context, settings=settings, builder=builder, log=say)
+        return build_image(context, settings=settings, builder=builder, base=base, log=say)
     target = push_target(registry, image_name(read_dockerfile(context), context))
     with registry_client(target.registry, target.repository) as client:
         client.probe(target.repository)
-        image = build_image(context, settings=settings, builder=builder, client=client, log=say)
+        image = build_image(context, settings=settings, builder=builder, base=base, client=client, log=say)
         return push_image(image, target, client=client, log=say)
 
 
@@ -64,11 +64,12 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(OWN_IMAGES)}; default: all")
     parser.add_argument("--push", metavar="REGISTRY")
     parser.add_argument("--builder", default="auto")
+    parser.add_argument("--base", metavar="REF|DIR", help="base image, for example REGISTRY/NAME@sha256:…")
     args = parser.parse_args()
     try:
         with tempfile.TemporaryDirectory(prefix="kaapana-nb-") as work:
             for name in args.names or OWN_IMAGES:
-                image = make(name, Path(work), args.push, args.builder)
+                image = make(name, Path(work), args.push, args.builder, args.base)
                 print(image.reference.with_digest(image.digest), f"{unpacked_mb(image):.0f} MB", flush=True)
     except KaapanaNbError as error:
         say(f"{error.problem}\n  remedy: {error.remedy}")

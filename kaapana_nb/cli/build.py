@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kaapana_nb.errors import UsageError
 from kaapana_nb.files import write_atomic
+from kaapana_nb.reference import ImageReference
 from kaapana_nb.settings import Settings
 
 _EXAMPLE = """\
@@ -37,7 +38,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--archive", type=Path, metavar="FILE", help="also write the image to one file")
     parser.add_argument("--base", metavar="REF|DIR", help="base image instead of the Dockerfile's FROM")
     parser.add_argument("--wheelhouse", type=Path, metavar="DIR", help="take wheels from here, download nothing")
-    parser.add_argument("--tag", default="", help="tag instead of the label VERSION")
+    tags = parser.add_mutually_exclusive_group()
+    tags.add_argument("--tag", default="", help="tag instead of the label VERSION")
+    tags.add_argument("--platform-version", metavar="V", help="tag as a platform of this (build) version expects it")
     parser.add_argument("--creds-file", type=Path, metavar="FILE", help="credentials of the registry")
     parser.add_argument("--ca-file", type=Path, metavar="FILE", help="private certificate authority in PEM")
     parser.add_argument("--plain-http", action="store_true", help="talk to the registry without TLS")
@@ -53,8 +56,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 def build(args: argparse.Namespace) -> int:
     """Build, push, write the archive, print."""
     from kaapana_nb.ship.archive import write_archive
-    from kaapana_nb.ship.build import build_image, find_contexts, image_name, push_image, push_target, registry_client
-    from kaapana_nb.ship.dockerfile import read_dockerfile
+    from kaapana_nb.ship.build import build_image, find_contexts, push_image, push_target, registry_client
 
     settings = Settings.from_environ()
     contexts = find_contexts(args.directory)
@@ -67,15 +69,17 @@ def build(args: argparse.Namespace) -> int:
         )
     images = []
     for context in contexts:
-        name = image_name(read_dockerfile(context, lenient=True), context, args.tag)
+        name = _name(args, context)
         options = {
             "settings": settings, "builder": args.builder, "base": args.base, "wheelhouse": args.wheelhouse,
-            "tag": args.tag, "log": _say,
+            "tag": name.tag, "log": _say,
         }  # fmt: skip
         if args.push is None:
             image = build_image(context, **options)
             if args.archive is not None:
-                _say(f"wrote {write_archive(image, args.archive)}")
+                _say(f"wrote {write_archive(image, args.archive)}: no registry was named (--push)")
+            else:
+                _say(f"the image stays in {image.layout}: neither a registry (--push) nor a file (--archive) was named")
         else:
             target = push_target(args.push, name)
             with registry_client(
@@ -83,6 +87,7 @@ def build(args: argparse.Namespace) -> int:
                 plain_http=True if args.plain_http else None,
             ) as client:  # fmt: skip
                 client.probe(target.repository)
+                _say(f"registry {target.registry} answers and takes {target.repository} from {client.identity}")
                 image = push_image(build_image(context, client=client, **options), target, client=client, log=_say)
                 if args.archive is not None:
                     _say(f"wrote {write_archive(image, args.archive, client=client)}")
@@ -107,19 +112,27 @@ def build(args: argparse.Namespace) -> int:
     return 0
 
 
+def _name(args: argparse.Namespace, context: Path) -> ImageReference:
+    """Name and tag of a context's image."""
+    from kaapana_nb.ship.build import image_name, platform_tag
+    from kaapana_nb.ship.dockerfile import read_dockerfile
+
+    dockerfile = read_dockerfile(context, lenient=True)
+    tag = platform_tag(dockerfile, args.platform_version) if args.platform_version else args.tag
+    return image_name(dockerfile, context, tag)
+
+
 def _write_job(args: argparse.Namespace, contexts: list[Path]) -> int:
     """Write the manifests of a build in the cluster."""
-    from kaapana_nb.reference import ImageReference
-    from kaapana_nb.ship.build import image_name, push_target
+    from kaapana_nb.ship.build import push_target
     from kaapana_nb.ship.cluster_job import ClusterJob, render_job
-    from kaapana_nb.ship.dockerfile import read_dockerfile
 
     if len(contexts) != 1 or args.push is None or args.base is None:
         raise UsageError(
             f"--job takes one processing container ({len(contexts)} found), --push and --base.",
             f"Write: kaapana-nb build {contexts[0]} --job FILE --push REGISTRY --base REGISTRY/NAME:TAG",
         )
-    name = image_name(read_dockerfile(contexts[0], lenient=True), contexts[0], args.tag)
+    name = _name(args, contexts[0])
     job = ClusterJob(
         target=push_target(args.push, name), base=ImageReference.parse(args.base), secret=args.job_secret,
         namespace=args.job_namespace, plain_http=args.plain_http,

@@ -79,6 +79,15 @@ class RegistryClient:
     def __repr__(self) -> str:
         return f"RegistryClient({self.host!r}, user={self._wire.auth.user!r})"
 
+    @property
+    def identity(self) -> str:
+        """Who asks, for messages: a user's name and where it was found, or nobody."""
+        credentials = self._wire.auth.credentials
+        if credentials is None:
+            return "anyone"
+        name = credentials.username or "the holder of an identity token"
+        return f"{name} (credentials from {credentials.source})" if credentials.source else name
+
     def __enter__(self) -> Self:
         return self
 

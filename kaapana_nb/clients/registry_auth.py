@@ -31,6 +31,11 @@ class Authenticator:
         self._lock = threading.Lock()
 
     @property
+    def credentials(self) -> Credentials | None:
+        """What a challenge is answered with."""
+        return self._credentials
+
+    @property
     def user(self) -> str:
         """The user's name, or nothing."""
         return self._credentials.username if self._credentials else ""

@@ -12,6 +12,7 @@ from kaapana_nb.clients.credentials import Credentials, find_credentials
 from kaapana_nb.clients.layout import OciLayout
 from kaapana_nb.clients.referrers import attach
 from kaapana_nb.clients.registry import RegistryClient
+from kaapana_nb.contract.profiles import PROFILES, profile
 from kaapana_nb.errors import BuildError, UsageError
 from kaapana_nb.reference import ImageReference
 from kaapana_nb.ship.bases import BaseImage, find_base
@@ -97,6 +98,19 @@ def image_name(dockerfile: Dockerfile, context: Path, tag: str = "") -> ImageRef
     """
     name = dockerfile.labels.get("IMAGE") or context.absolute().name
     return ImageReference(repository=name, tag=tag or dockerfile.labels.get("VERSION") or "latest")
+
+
+def platform_tag(dockerfile: Dockerfile, platform_version: str) -> str:
+    """The tag by which a platform of that version looks for the image.
+
+    The profile is the one whose label keeps the platform's build system from building the image.
+    """
+    found = [item for item in PROFILES.values() if item.ignore_label in dockerfile.labels]
+    chosen = found[0] if found else profile()
+    return chosen.image_tag.format(
+        abbr=chosen.platform_abbr, platform_version=platform_version,
+        version=dockerfile.labels.get("VERSION") or "latest",
+    )  # fmt: skip
 
 
 def build_image(

@@ -22,7 +22,8 @@ from kaapana_nb.errors import BuildError, UsageError
 from kaapana_nb.reference import ImageReference
 from kaapana_nb.settings import Settings
 from kaapana_nb.ship.archive import write_archive
-from kaapana_nb.ship.build import BuiltImage, build_image, find_contexts, push_image, push_target
+from kaapana_nb.ship.build import BuiltImage, build_image, find_contexts, platform_tag, push_image, push_target
+from kaapana_nb.ship.dockerfile import parse_dockerfile
 
 if TYPE_CHECKING:
     from kaapana_nb.clients.registry import RegistryClient
@@ -294,6 +295,31 @@ def test_bad_contexts(image_home, wheelhouse, make_context, tmp_path):
         build_image(make_context("bad-tool"), settings=image_home, builder="magic")
     with pytest.raises(BuildError, match="neither in"):
         build_image(make_context("bad-tool"), settings=image_home, base="local-only/other:1")
+
+
+def test_oci_labels_become_annotations(image_home, wheelhouse, make_context):
+    context = make_context("labelled")
+    with (context / "Dockerfile").open("a") as file:
+        file.write(
+            'LABEL org.opencontainers.image.created="2026-01-02T03:04:05Z" org.opencontainers.image.revision="abc"\n'
+        )
+    image = build_image(context, settings=image_home, wheelhouse=wheelhouse)
+    found = OciLayout(image.layout).image()
+    base = OciLayout(image_home.images_dir / "local-only/base-python-cpu/latest").image()
+    assert found.config.created == "2026-01-02T03:04:05Z"
+    for where in (found.config.labels, found.manifest.annotations):
+        assert where["org.opencontainers.image.revision"] == "abc"
+        assert where["org.opencontainers.image.base.name"] == "local-only/base-python-cpu:latest"
+        assert where["org.opencontainers.image.base.digest"] == base.digest
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"), [("BUILD_IGNORE", "0.6.1-7-gabc"), ("CI_IGNORE", "kp_0.6.1-7-gabc__0.1.0")]
+)
+def test_tags_by_platform(make_context, label, expected):
+    context = make_context("tagged")
+    text = (context / "Dockerfile").read_text().replace("BUILD_IGNORE", label)
+    assert platform_tag(parse_dockerfile(text), "0.6.1-7-gabc") == expected
 
 
 def test_a_client_for_another_registry_is_refused(image_home, wheelhouse, make_context, client: RegistryClient):

@@ -64,6 +64,10 @@ def test_json_and_plain_output(command, make_context, registry, auth_file, tmp_p
     )  # fmt: skip
     assert third.stdout == f"{registry.host}/cli/cli-tool:other@{image['digest']}\n"
     assert (tmp_path / "a.tar").stat().st_size > 30_000_000
+    assert f"from kaapana (credentials from {auth_file})" in again.stderr
+    tagged = command(str(export), "--platform-version", "0.6.1")
+    assert tagged.stdout == f"cli-tool:0.6.1@{image['digest']}\n"
+    assert "neither a registry (--push) nor a file (--archive) was named" in tagged.stderr
     for process in (done, again, third):
         assert login.password not in process.stdout + process.stderr
 
