@@ -39,6 +39,7 @@ def handle(args: argparse.Namespace) -> int:
     from kaapana_nb.contract.profiles import profile
     from kaapana_nb.settings import Settings
     from kaapana_nb.ship.build import build_image
+    from kaapana_nb.ship.parity import parity_proof, write_parity
     from kaapana_nb.ship.verify import read_export, verify_image
     from kaapana_nb.work.execute import check_parameters
     from kaapana_nb.work.notebook import NotebookSpec
@@ -52,14 +53,17 @@ def handle(args: argparse.Namespace) -> int:
     batch = open_batch(args.batch, args.input_name)
     settings = Settings.from_environ()
     image = build_image(exported.context, settings=settings, log=log)
+    runner = find_runner(settings, log)
     report = verify_image(
         exported,
         image,
         batch,
         profile=profile(exported.profile),
-        runner=find_runner(settings, log),
+        runner=runner,
         parameters=parameters,
         log=log,
     )
+    proof = parity_proof(exported, image, batch, report, runner=runner.name)
+    log(f"{write_parity(args.directory, exported, proof)} holds the proof")
     print(json.dumps(report.to_json(), indent=1) if args.json else report.table())
     return 0 if report.equal else 1

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from kaapana_nb.contract.profiles import Profile
 from kaapana_nb.errors import NotebookError, UsageError
 from kaapana_nb.files import write_atomic
+from kaapana_nb.ship.chart_files import chart_files
 from kaapana_nb.ship.dag_files import dag_files, module_name, version_of
 from kaapana_nb.ship.lint import lint, require_no_errors
 from kaapana_nb.ship.own_wheel import WHEEL_NAME, own_wheel
@@ -170,6 +171,7 @@ def render(
         f"{base}/files/requirements.txt": requirements.encode(),
         **{f"{base}/files/{name}": data for name, data in modules.items()},
         **{f"extension/docker/{name}": data for name, data in dag_files(spec, profile).items()},
+        **{f"extension/{name}": data for name, data in chart_files(spec, profile).items()},
     }
     if wheel is not None:
         files[f"{base}/files/wheels/{WHEEL_NAME}"] = wheel

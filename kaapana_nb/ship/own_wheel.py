@@ -1,7 +1,7 @@
 """kaapana-nb's own wheel for a container, made from the installed package: same package, same bytes.
 
-No package index has this version at hand in a hospital, so every export brings it along. The emulator stays out:
-it stands for the platform, which a container has around it.
+No package index has this version at hand in a hospital, so every export brings it along. The emulator stays out (it
+stands for the platform, which a container has around it), and so do charts and tutorials.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kaapana_nb import __version__
 
 WHEEL_NAME = f"kaapana_nb-{__version__}-py3-none-any.whl"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
-_LEFT_OUT = ("emulator",)
+_LEFT_OUT = ("emulator", "charts", "notebooks")
 _INFO = f"kaapana_nb-{__version__}.dist-info"
 
 

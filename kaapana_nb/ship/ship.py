@@ -24,6 +24,7 @@ from kaapana_nb.ship.build import BuiltImage, build_image, push_image
 from kaapana_nb.ship.compare import ParityReport
 from kaapana_nb.ship.export import ExtensionFiles, export_notebook, write_extension
 from kaapana_nb.ship.guard import guard
+from kaapana_nb.ship.parity import parity_proof, write_parity
 from kaapana_nb.ship.verify import read_export, verify_image
 from kaapana_nb.work.execute import check_parameters
 from kaapana_nb.work.notebook import NotebookSpec
@@ -112,6 +113,8 @@ def ship_notebook(
                 f"Notebook and container differ in {len(parity.differences)} of {len(parity.elements)} outputs.",
                 "The table above says where. Nothing was pushed.",
             )
+        proof = parity_proof(exported, image, batch, parity, runner=runner.name)
+        log(f"{write_parity(directory, exported, proof).relative_to(directory)} holds the proof")
     archive = None
     if destination.client is not None and destination.reference is not None:
         with step("push") as log:

@@ -94,6 +94,16 @@ def test_a_notebook_becomes_a_verified_pushed_image(machine: Settings, small: Ba
     assert seen["Labels"]["IMAGE"] == "otsus-method"
     assert shipped.parity.equal
     assert len(shipped.parity.elements) == 2
+    text = (tmp_path / "export" / "parity.json").read_text()
+    proof = json.loads(text)
+    assert proof["equal"]
+    assert proof["image"] == shipped.image.digest
+    assert [row["element"] for row in proof["elements"]] == ["series 1", "series 2"]
+    assert not any(element.name in text for element in small)
+    readme = tmp_path / "export" / "extension" / "otsus-method-workflow" / "README.md"
+    assert shipped.image.digest in readme.read_text()
+    write_extension(shipped.extension, tmp_path / "export")  # no edit of a user's: it goes without --force
+    assert not (tmp_path / "export" / "parity.json").exists()
 
 
 def test_a_difference_is_found_and_says_where(machine: Settings, small: Batch, tmp_path: Path) -> None:

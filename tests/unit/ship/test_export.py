@@ -51,10 +51,15 @@ def notebook(tmp_path: Path) -> Write:
 
 def test_the_processing_container_is_complete(notebook: Write) -> None:
     files = export_notebook(notebook(ALGORITHM, RUN), profile("0.6")).files
-    assert sorted(files) == [
+    assert sorted(path for path in files if "/dag-installer-chart/" not in path) == [
         "extension/docker/Dockerfile",
         "extension/docker/files/dag_my_count.py",
         "extension/docker/files/my_count/MyCountOperator.py",
+        "extension/my-count-workflow/Chart.yaml",
+        "extension/my-count-workflow/README.md",
+        "extension/my-count-workflow/requirements.yaml",
+        "extension/my-count-workflow/templates/NOTES.txt",
+        "extension/my-count-workflow/values.yaml",
         f"{BASE}/Dockerfile",
         f"{BASE}/files/my_count.ipynb",
         f"{BASE}/files/processing-container.json",

@@ -1,0 +1,37 @@
+"""DAG of pool-jsons, written by kaapana-nb: get input -> extract-study-id -> algorithm -> object store -> clean."""
+
+from datetime import datetime, timedelta
+
+from airflow.models import DAG
+from extract_study_id.ExtractStudyIdOperator import ExtractStudyIdOperator
+from kaapana.operators.LocalGetInputDataOperator import LocalGetInputDataOperator
+from kaapana.operators.LocalMinioOperator import LocalMinioOperator
+from kaapana.operators.LocalWorkflowCleanerOperator import LocalWorkflowCleanerOperator
+from pool_jsons.PoolJsonsOperator import PoolJsonsOperator
+
+ui_forms = {'workflow_form': {'type': 'object',
+                   'properties': {'single_execution': {'title': 'single execution',
+                                                       'description': 'Should each series be '
+                                                                      'processed separately?',
+                                                       'type': 'boolean',
+                                                       'default': False,
+                                                       'readOnly': False}}}}
+
+args = {
+    "ui_forms": ui_forms,
+    "ui_visible": True,
+    "owner": "kaapana",
+    "start_date": datetime(2026, 1, 1),
+    "retries": 0,
+    "retry_delay": timedelta(seconds=30),
+}
+
+dag = DAG(dag_id="pool-jsons", default_args=args, schedule_interval=None, catchup=False)
+
+get_input = LocalGetInputDataOperator(dag=dag)
+before = ExtractStudyIdOperator(dag=dag, input_operator=get_input)
+algorithm = PoolJsonsOperator(dag=dag, input_operator=before)
+store = LocalMinioOperator(dag=dag, action="put", action_operators=[algorithm], file_white_tuples=('.json',))
+clean = LocalWorkflowCleanerOperator(dag=dag, clean_workflow_dir=True)
+
+get_input >> before >> algorithm >> store >> clean
