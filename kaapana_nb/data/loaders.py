@@ -89,10 +89,16 @@ def _short(key: str) -> str:
 def _load_datasets(element: BatchElement) -> list[Any]:
     import pydicom
 
+    from kaapana_nb.data.pixels import read_deflated
+    from kaapana_nb.data.syntaxes import DEFLATED
+
     datasets = []
     for header in element.instances():
         try:
-            datasets.append(pydicom.dcmread(header.path, force=True))
+            if header.transfer_syntax_uid == DEFLATED:
+                datasets.append(read_deflated(header, header.number_of_frames or 1))
+            else:
+                datasets.append(pydicom.dcmread(header.path, force=True))
         except Exception as error:
             raise DicomError(
                 f"Batch element {element.name}: {header.path.name} cannot be read ({type(error).__name__}).",

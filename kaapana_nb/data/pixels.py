@@ -18,6 +18,7 @@ from kaapana_nb.errors import DicomError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from pydicom import FileDataset
 
 MAX_FRAME_BYTES = 1 << 30
 """No frame of a CT, MR, US or slide level is larger; a header that says so is damaged."""
@@ -222,7 +223,7 @@ def _read_with_pydicom(frame: Frame, shape: tuple[int, ...]) -> NDArray[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if header.transfer_syntax_uid == syntaxes.DEFLATED:
-                dataset = _read_deflated(header, frame.of)
+                dataset = read_deflated(header, frame.of)
             else:
                 dataset = pydicom.dcmread(header.path, force=True)
             array: NDArray[Any] = pixel_array(dataset, index=frame.number)
@@ -240,20 +241,21 @@ def _read_with_pydicom(frame: Frame, shape: tuple[int, ...]) -> NDArray[Any]:
     return array
 
 
-def _read_deflated(header: InstanceHeader, frames: int) -> Any:
-    """A deflated file as a dataset, inflated no further than its header says its pixels go."""
+def read_deflated(header: InstanceHeader, frames: int) -> FileDataset:
+    """A deflated file as an explicit little endian dataset, inflated no further than its header says its pixels go."""
     from io import BytesIO
 
     from pydicom import FileDataset
-    from pydicom.dataset import FileMetaDataset
-    from pydicom.filereader import read_dataset
+    from pydicom.filereader import read_dataset, read_file_meta_info
     from pydicom.uid import ExplicitVRLittleEndian
 
     data = header.path.read_bytes()
     start = 144 + int.from_bytes(data[140:144], "little")
-    room = _HEADER_ROOM + frames * int(np.prod(frame_array_shape(header))) * 8
-    inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[start:], room)
-    dataset = FileDataset("", read_dataset(BytesIO(inflated), False, True), file_meta=FileMetaDataset())
+    frame = int(np.prod(frame_array_shape(header))) * 8 if header.rows else 0
+    inflated = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[start:], _HEADER_ROOM + max(1, frames) * frame)
+    dataset = FileDataset(
+        header.path, read_dataset(BytesIO(inflated), False, True), file_meta=read_file_meta_info(header.path)
+    )
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return dataset
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import stat
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pydicom.data
@@ -133,6 +135,24 @@ def test_somebody_elses_cache_is_not_believed(run, monkeypatch):
     Batch.open(run).index()
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
     assert open_cache(run).sources == {}
+
+
+def index_again_and_again(run: Path) -> list[list[int]]:
+    counts = []
+    for _ in range(10):
+        counts.append([len(found.instances()) for found in Batch.open(run).index()])
+        (run / CACHE_NAME).unlink(missing_ok=True)
+    return counts
+
+
+def test_several_processes_do_each_other_no_harm(run):
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(4, mp_context=context) as pool:
+        for counts in pool.map(index_again_and_again, [run] * 4):
+            assert counts == [[5, 5]] * 10
+    Batch.open(run).index()
+    assert len(open_cache(run).sources) == 2
+    assert [path.name for path in run.iterdir() if path.name.startswith(".")] == [CACHE_NAME]
 
 
 def test_a_read_only_batch_is_remembered_in_the_users_cache(run, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from dicom_maker import write_run
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from kaapana_nb.data import loaders
 from kaapana_nb.data.batch import Batch, BatchElement
@@ -27,6 +28,17 @@ def test_every_annotation_of_the_documentation_has_its_loader(element):
     datasets = load_input(list[pydicom.Dataset], element)
     assert [dataset.InstanceNumber for dataset in datasets] == [5, 4, 3, 2, 1]
     assert len(datasets[0].PixelData) == 96
+
+
+def test_deflated_datasets_are_inflated_and_whole(tmp_path):
+    def edit(dataset, number):
+        dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+
+    (element,) = Batch.open(write_run(tmp_path, ("1",), edit=edit))
+    (first, *_) = load_input(list[pydicom.Dataset], element)
+    assert first.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+    assert first.file_meta.MediaStorageSOPInstanceUID == first.SOPInstanceUID
+    assert first.pixel_array.shape == (6, 8)
 
 
 def test_an_unknown_annotation_names_what_there_is(element):
