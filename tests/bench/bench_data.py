@@ -219,7 +219,7 @@ def other_pairs(work: Path, rounds: int, scale: int) -> Iterator[Pair]:
         "SimpleITK, ImageSeriesReader",
         element.volume,
         lambda: with_simpleitk(element.input_dir),
-        rounds=rounds,
+        rounds=3 * rounds,
     )
     yield compare(
         "volume, pydicom",
@@ -228,6 +228,14 @@ def other_pairs(work: Path, rounds: int, scale: int) -> Iterator[Pair]:
         element.volume,
         lambda: with_pydicom(element.input_dir),
         rounds=rounds,
+    )
+    yield compare(
+        "image",
+        "the same as a SimpleITK image in HU",
+        "SimpleITK, ImageSeriesReader",
+        element.image,
+        lambda: with_simpleitk(element.input_dir),
+        rounds=2 * rounds,
     )
     target = work / "out.nrrd"
     yield compare(
