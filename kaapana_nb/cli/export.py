@@ -34,6 +34,12 @@ def register(subparsers: Any) -> None:
     parser.add_argument("-o", dest="directory", type=Path, metavar="DIR", help="directory to write to")
     add_export_arguments(parser)
     parser.add_argument("--batch", type=Path, metavar="DIR", help="batch whose patients' identifiers must not leave")
+    parser.add_argument(
+        "--wheelhouse", action="store_true", help="also collect the wheels, for a build without internet"
+    )
+    parser.add_argument(
+        "--python", metavar="VERSION", help="Python of the base image, for --wheelhouse (default: the platform's)"
+    )
     parser.add_argument("--print", dest="shown", metavar="PATH", help="print one of the files instead of writing any")
     parser.set_defaults(handler=handle)
 
@@ -73,6 +79,7 @@ def _show(extension: ExtensionFiles, path: str) -> int:
 
 def handle(args: argparse.Namespace) -> int:
     from kaapana_nb.ship.export import write_extension
+    from kaapana_nb.ship.wheelhouse import fill_wheelhouse
 
     extension = export_checked(args)
     if args.directory is None and not args.shown:
@@ -83,4 +90,9 @@ def handle(args: argparse.Namespace) -> int:
     print(f"{extension.name} {extension.version} for Kaapana {extension.profile}:", file=sys.stderr)
     for path in paths:
         print(path)
+    if args.wheelhouse:
+        context = args.directory / "processing-containers" / extension.name
+        python = args.python or profile(args.platform).python
+        wheels = fill_wheelhouse(args.directory, context, python=python, log=lambda line: print(line, file=sys.stderr))
+        print(f"{len(wheels)} wheels for Python {python} in {args.directory / 'wheelhouse'}", file=sys.stderr)
     return 0

@@ -41,6 +41,7 @@ def handle(args: argparse.Namespace) -> int:
     from kaapana_nb.ship.build import build_image
     from kaapana_nb.ship.parity import parity_proof, write_parity
     from kaapana_nb.ship.verify import read_export, verify_image
+    from kaapana_nb.ship.wheelhouse import wheelhouse_of
     from kaapana_nb.work.execute import check_parameters
     from kaapana_nb.work.notebook import NotebookSpec
 
@@ -52,7 +53,7 @@ def handle(args: argparse.Namespace) -> int:
     check_parameters(NotebookSpec.read(exported.program), parameters)
     batch = open_batch(args.batch, args.input_name)
     settings = Settings.from_environ()
-    image = build_image(exported.context, settings=settings, log=log)
+    image = build_image(exported.context, settings=settings, wheelhouse=wheelhouse_of(args.directory), log=log)
     runner = find_runner(settings, log)
     report = verify_image(
         exported,

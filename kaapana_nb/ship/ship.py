@@ -26,6 +26,7 @@ from kaapana_nb.ship.export import ExtensionFiles, export_notebook, write_extens
 from kaapana_nb.ship.guard import guard
 from kaapana_nb.ship.parity import parity_proof, write_parity
 from kaapana_nb.ship.verify import read_export, verify_image
+from kaapana_nb.ship.wheelhouse import wheelhouse_of
 from kaapana_nb.work.execute import check_parameters
 from kaapana_nb.work.notebook import NotebookSpec
 
@@ -102,7 +103,14 @@ def ship_notebook(
             log(f"{path.relative_to(directory)} ({path.stat().st_size} bytes)")
     exported = read_export(directory)
     with step("build") as log:
-        image = build_image(exported.context, settings=settings, base=base, client=destination.client, log=log)
+        image = build_image(
+            exported.context,
+            settings=settings,
+            base=base,
+            wheelhouse=wheelhouse_of(directory),
+            client=destination.client,
+            log=log,
+        )
         log(f"{image.reference} {image.digest} by builder {image.builder}")
     with step("verify") as log:
         parity = verify_image(exported, image, batch, profile=profile, runner=runner, parameters=parameters, log=log)
