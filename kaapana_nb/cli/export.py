@@ -62,7 +62,7 @@ def export_checked(args: argparse.Namespace) -> ExtensionFiles:
     from kaapana_nb.ship.guard import batch_to_guard, guard
 
     extension = export_notebook(args.notebook, profile(args.platform), script=args.script)
-    guarded = guard(extension, batch=batch_to_guard(args.batch), allowed=frozenset(args.allow))
+    guarded = guard(extension, batch=batch_to_guard(args.batch), allowed=frozenset(args.allow), notebook=args.notebook)
     for line in (*extension.warnings, *guarded.lines()):
         print(line, file=sys.stderr)
     return extension

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kaapana_nb.data.batch import Batch
@@ -32,8 +33,13 @@ class Guarded:
         return [f"allowed: {finding}" for finding in self.allowed] + unread
 
 
-def guard(extension: ExtensionFiles, *, batch: Batch | None, allowed: frozenset[str]) -> Guarded:
+def guard(
+    extension: ExtensionFiles, *, batch: Batch | None, allowed: frozenset[str], notebook: Path | None = None
+) -> Guarded:
     """Search every file for secrets and, with a batch, for what identifies its patients.
+
+    The outputs of `notebook` are searched too, for everything but UIDs: they are never exported, but a name among
+    them says that the notebook itself must not be passed on as it is.
 
     Raises
     ------
@@ -43,8 +49,20 @@ def guard(extension: ExtensionFiles, *, batch: Batch | None, allowed: frozenset[
     """
     identifiers = Identifiers() if batch is None else collect_identifiers(batch)
     findings = scan_files(extension.files, identifiers)
+    if notebook is not None and notebook.suffix == ".ipynb":
+        findings += scan_files({notebook.name: _outputs(notebook)}, replace(identifiers, uids=frozenset()))
     require_private(finding for finding in findings if finding.fingerprint not in allowed)
     return Guarded(allowed=findings, unread=identifiers.unread)
+
+
+def _outputs(path: Path) -> bytes:
+    """A notebook of the outputs alone, cell by cell."""
+    notebook = json.loads(path.read_bytes())
+    cells = [
+        {"cell_type": "code", "metadata": {}, "source": "", "outputs": cell.get("outputs", [])}
+        for cell in notebook["cells"]
+    ]
+    return json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells}).encode()
 
 
 def batch_to_guard(path: Path | None) -> Batch | None:

@@ -92,7 +92,7 @@ def ship_notebook(
             destination.client.probe(push_to=destination.reference.repository)
             log(f"registry {destination.reference.registry} takes {destination.reference.repository}")
         extension = export_notebook(notebook, profile, script=script)
-        guarded = guard(extension, batch=batch, allowed=allowed)
+        guarded = guard(extension, batch=batch, allowed=allowed, notebook=notebook)
         log(f"{notebook.name}: algorithm {extension.name} {extension.version}, {len(batch)} series, nothing private")
         for line in (*extension.warnings, *guarded.lines()):
             log(line)
