@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,10 +13,14 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from kaapana_nb import __version__
+from kaapana_nb.contract.names import class_name
 from kaapana_nb.contract.profiles import PROFILES, profile
 from kaapana_nb.errors import BuildError
 from kaapana_nb.ship.chain import chain_for
 from kaapana_nb.ship.chart_files import INSTALLER, chart_files, installer_directory, one_line, plain, readme
+from kaapana_nb.ship.export import ExtensionFiles, export_notebook, write_extension
+from kaapana_nb.ship.parity import PARITY_FILE
 from kaapana_nb.work.notebook import NotebookSpec
 from kaapana_nb.work.parameters import Parameter
 
@@ -193,3 +198,38 @@ def test_hostile_text_changes_nothing_but_itself(text: str) -> None:
     harmless = page(readme(described("harmless"), profile("0.6")))
     hostile = page(readme(described(text), profile("0.6")))
     assert hostile.tags == harmless.tags
+
+
+def documented() -> set[str]:
+    """The paths in the first column of docs/export.md's tables."""
+    page_text = (ROOT / "docs" / "export.md").read_text()
+    return set(re.findall(r"^\| `([^`]+)` \|", page_text, flags=re.MULTILINE))
+
+
+def generic(path: str, extension: ExtensionFiles) -> str:
+    """A path with the notebook's own names replaced by what docs/export.md calls them."""
+    module = extension.name.replace("-", "_")
+    if path == f"processing-containers/{extension.name}/files/mine.py":
+        return "processing-containers/<name>/files/<local module>"
+    for own, name in {
+        f"kaapana_nb-{__version__}-": "kaapana_nb-<version>-",
+        class_name(extension.name): "<Name>",
+        extension.name: "<name>",
+        module: "<module>",
+    }.items():
+        path = path.replace(own, name)
+    return path
+
+
+def test_the_page_names_every_file_and_no_other(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("FACTOR = 2\n")
+    script = tmp_path / "own_loop.py"
+    script.write_text("import mine\nprint(mine.FACTOR)\n")
+    written = set()
+    for path, as_script in ((OTSU.path, False), (OTSU.path, True), (script, False)):
+        for name in PROFILES:
+            extension = export_notebook(path, profile(name), script=as_script)
+            files = write_extension(extension, tmp_path / f"{path.stem}-{name}-{as_script}")
+            root = tmp_path / f"{path.stem}-{name}-{as_script}"
+            written |= {generic(file.relative_to(root).as_posix(), extension) for file in files}
+    assert written | {PARITY_FILE} == documented()
