@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kaapana_nb.errors import UsageError
+
+SIGNALLED = 128
+"""Exit codes of processes that a signal ended begin here."""
 
 _EPILOG = """\
 example:
@@ -39,6 +43,7 @@ def handle(args: argparse.Namespace) -> int:
     from kaapana_nb.work.notebook import NotebookSpec
     from kaapana_nb.work.task_mounts import run_of_mounts
 
+    signal.signal(signal.SIGTERM, _stop)
     if (args.input is None) != (args.output is None):
         raise UsageError("--input and --output belong together.", "Give both mounts, or neither.")
     if args.input is None:
@@ -46,6 +51,11 @@ def handle(args: argparse.Namespace) -> int:
     name = NotebookSpec.read(args.notebook).name
     with run_of_mounts(args.input, args.output, name) as run:
         return _execute(args.notebook, environment_for(run, "batch", output_name=name))
+
+
+def _stop(number: int, _frame: object) -> None:
+    """End on SIGTERM with its usual code. As process 1 of a container Python would otherwise not hear it at all."""
+    raise SystemExit(SIGNALLED + number)
 
 
 def _execute(notebook: Path, environ: Mapping[str, str]) -> int:

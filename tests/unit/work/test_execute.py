@@ -139,6 +139,24 @@ def test_sigkill_leaves_no_partial_result_and_no_process(notebook: Write, run_di
         assert sitk.ReadImage(str(result)).GetSize() == (300, 300, 300)
 
 
+def test_sigterm_ends_the_execution_as_the_platform_asks(notebook: Write, run_dir: Path) -> None:
+    path = notebook(IMPORTS, SLOW.replace("0.1", "60"), "run(threshold, Batch.from_environ(), jobs=2)")
+    marker = f"term-{os.getpid()}"
+    environ = environment_for(run_dir, "batch", output_name="threshold", base={**os.environ, "KNB_MARKER": marker})
+    command = [sys.executable, "-m", "kaapana_nb", "execute", str(path)]
+    process = subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL)
+    executed = run_dir / "threshold" / "example.ipynb"
+    deadline = time.monotonic() + 60
+    while len(_with_marker(marker)) < 4 and time.monotonic() < deadline:  # command, kernel, fork server, workers
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    while _with_marker(marker) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert _with_marker(marker) == []
+    assert nbformat.read(executed, as_version=4).cells
+
+
 def _with_marker(marker: str) -> list[int]:
     """Processes whose environment holds the marker."""
     found = []
