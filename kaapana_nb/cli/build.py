@@ -32,7 +32,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )  # fmt: skip
     parser.add_argument("directory", type=Path, metavar="DIR", help="what `kaapana-nb export` wrote")
     parser.add_argument(
-        "--builder", default="auto", metavar="NAME", help="auto (default), layers, buildah, podman or docker"
+        "--builder", default="auto", metavar="NAME", help="auto (default), layers, buildah, podman, docker, proot"
     )
     parser.add_argument("--push", metavar="REGISTRY", help="host[:port][/project] to push to")
     parser.add_argument("--archive", type=Path, metavar="FILE", help="also write the image to one file")

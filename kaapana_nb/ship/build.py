@@ -147,7 +147,8 @@ def build_image(
     reference = image_name(dockerfile, context_dir, tag)
     chosen = choose_builder(builder, dockerfile, settings, log)
     found = find_base(dockerfile.base, base=base, settings=settings, client=client, log=log)
-    wheels = _wheels(dockerfile, context_dir, found, settings, wheelhouse, log)
+    whole = dockerfile.refusal is None or chosen.name == "proot"  # the engines do the other Dockerfiles' pip lines
+    wheels = _wheels(dockerfile, context_dir, found, settings, wheelhouse, log) if whole else {}
     path = settings.images_dir / reference.repository / reference.tag
     layout = OciLayout.create(path)
     request = BuildRequest(
@@ -173,7 +174,7 @@ def build_image(
 def _wheels(
     dockerfile: Dockerfile, context: Path, base: BaseImage, settings: Settings, wheelhouse: Path | None, log: Log
 ) -> dict[PipInstall, list[Wheel]]:
-    if dockerfile.refusal is not None or not any(isinstance(step, PipInstall) for _, step in dockerfile.steps):
+    if not any(isinstance(step, PipInstall) for _, step in dockerfile.steps):
         return {}
     target = TargetPython.of(base.image.config, base.name)
     return context_wheels(dockerfile, context, target, wheels_dir=settings.wheels_dir, wheelhouse=wheelhouse, log=log)
@@ -212,19 +213,20 @@ def push_image(
     base_repository = image.base.repository if image.base.registry == client.host else base.repository
     base_layers = _base_layers(found.manifest.annotations)
 
-    def move(item: tuple[int, Descriptor]) -> int:
+    def move(item: tuple[int, Descriptor]) -> tuple[int, str]:
         position, descriptor = item
         here = layout.blob_path(descriptor.digest) if layout.has(descriptor) else None
         mount_from = base_repository if position < base_layers and base_repository != repository else ""
         done = client.upload_blob(repository, descriptor, here, mount_from)
-        size = f"{descriptor.size / 1e6:.1f} MB"
         how = "mounted" if done.mounted else "sent" if done.bytes_sent else "already there"
-        log(f"{descriptor.digest[7:19]} {size} {how}")
-        return done.bytes_sent
+        return done.bytes_sent, f"{descriptor.digest[7:19]} {descriptor.size / 1e6:.1f} MB {how}"
 
+    sent = 0
     with ThreadPoolExecutor(max_workers=4) as pool:
-        sent = sum(pool.map(move, enumerate(found.manifest.layers)))
-    sent += move((base_layers, found.manifest.config))
+        blobs = (*found.manifest.layers, found.manifest.config)
+        for size, line in pool.map(move, enumerate(blobs)):
+            sent += size
+            log(line)
     data = layout.read(found.descriptor)
     tag = reference.tag or image.reference.tag
     if client.digest_of(repository, tag) != image.digest:

@@ -84,6 +84,8 @@ def choose_builder(name: str, dockerfile: Dockerfile, settings: Settings, log: L
     reasons = []
     for candidate in [item for item in registered.values() if item.name != "layers"]:
         reason = candidate.unusable()
+        if candidate.name == "proot" and not dockerfile.only_runs:
+            reason = reason or "it takes no other unknown lines than RUN"
         if not reason:
             log(f"builder {candidate.name} runs the Dockerfile's lines")
             return candidate
@@ -95,7 +97,7 @@ def choose_builder(name: str, dockerfile: Dockerfile, settings: Settings, log: L
 
 
 _POD = (
-    "Use only lines that an export writes; or build where buildah works: as root, or in a pod with "
+    "Use only lines that an export writes, or install proot for RUN lines; or build where buildah works: as root, or in a pod with "
     "securityContext.seccompProfile.type Unconfined, allowPrivilegeEscalation true and entries in /etc/subuid."
 )
 
@@ -118,7 +120,8 @@ def _builders(settings: Settings) -> dict[str, Builder]:
     from kaapana_nb.ship.docker_builder import DockerBuilder
     from kaapana_nb.ship.engine_builder import EngineBuilder
     from kaapana_nb.ship.layers_builder import LayersBuilder
+    from kaapana_nb.ship.proot_builder import ProotBuilder
 
     engines = [EngineBuilder(name, settings.containers_dir) for name in ("buildah", "podman")]
-    builders: list[Builder] = [LayersBuilder(), *engines, DockerBuilder()]
+    builders: list[Builder] = [LayersBuilder(), *engines, DockerBuilder(), ProotBuilder()]
     return {found.name: found for found in builders}

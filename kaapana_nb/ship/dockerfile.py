@@ -48,7 +48,17 @@ class WorkDir:
     path: str
 
 
-Step = Copy | PipInstall | WorkDir
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunLine:
+    """Any other RUN line, with what holds at that point: environment, directory, user."""
+
+    command: tuple[str, ...]
+    env: tuple[tuple[str, str], ...]
+    working_dir: str
+    user: str
+
+
+Step = Copy | PipInstall | WorkDir | RunLine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +70,9 @@ class Dockerfile:
     steps
         What changes files, in order, each with its source text.
     refusal
-        The first line that this module does not know, as an error: only builders that run lines can go on.
+        The first line that the layers builder does not know, as an error: only builders that run lines can go on.
+    only_runs
+        Whether RUN lines are all that it does not know.
     """
 
     base: ImageReference
@@ -74,6 +86,7 @@ class Dockerfile:
     exposed_ports: tuple[str, ...]
     healthcheck: dict[str, object] | None
     refusal: BuildError | None = None
+    only_runs: bool = True
 
 
 def read_dockerfile(context: Path, *, lenient: bool = False) -> Dockerfile:
@@ -110,6 +123,7 @@ def parse_dockerfile(text: str, *, lenient: bool = False) -> Dockerfile:
     """Parse a Dockerfile's text."""
     parser = _Parser()
     refusal: BuildError | None = None
+    only_runs = True
     for number, line in _logical_lines(text):
         try:
             _read_line(parser, number, line)
@@ -117,7 +131,11 @@ def parse_dockerfile(text: str, *, lenient: bool = False) -> Dockerfile:
             if not lenient:
                 raise
             refusal = refusal or error
-    return parser.result(refusal)
+            if line[:4].upper() == "RUN " and parser.base is not None:
+                parser.keep_run(line)
+            else:
+                only_runs = False
+    return parser.result(refusal, only_runs)
 
 
 def _read_line(parser: _Parser, number: int, line: str) -> None:
@@ -174,13 +192,13 @@ class _Parser:
         self.ports: list[str] = []
         self.healthcheck: dict[str, object] | None = None
 
-    def result(self, refusal: BuildError | None) -> Dockerfile:
+    def result(self, refusal: BuildError | None, only_runs: bool) -> Dockerfile:
         if self.base is None:
             raise refusal or BuildError("The Dockerfile has no FROM line.", "Export the notebook again.")
         return Dockerfile(
             base=self.base, steps=tuple(self.steps), env=self.env, labels=self.labels, working_dir=self.working_dir,
             user=self.user, entrypoint=self.entrypoint, cmd=self.cmd, exposed_ports=tuple(self.ports),
-            healthcheck=self.healthcheck, refusal=refusal,
+            healthcheck=self.healthcheck, refusal=refusal, only_runs=only_runs,
         )  # fmt: skip
 
     def absolute(self, path: str) -> str:
@@ -239,6 +257,18 @@ class _Parser:
             raise line.refuse(expected)
         install = PipInstall(requirements=self.absolute(options["-r"]), target=self.absolute(options["--target"]))
         self.steps.append((line.text, install))
+
+    def keep_run(self, line: str) -> None:
+        """Note a RUN line that only other builders can run: the shell form, or the exec form."""
+        rest = line[4:].strip()
+        try:
+            words = json.loads(rest) if rest.startswith("[") else None
+        except ValueError:
+            words = None
+        exec_form = isinstance(words, list) and words and all(isinstance(word, str) for word in words)
+        command = tuple(words) if exec_form and words else ("/bin/sh", "-c", rest)
+        run = RunLine(command=command, env=tuple(self.env.items()), working_dir=self.working_dir, user=self.user)
+        self.steps.append((line, run))
 
     def user_(self, rest: str, line: _Line) -> None:
         if re.fullmatch(r"[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)?", rest) is None:

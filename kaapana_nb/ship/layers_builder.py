@@ -7,14 +7,16 @@ moves that package only.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kaapana_nb.clients.oci import CONFIG, Descriptor, ImageConfig, Manifest
+from kaapana_nb.errors import BuildError
 from kaapana_nb.ship.builders import BuildRequest, Log, base_labels, image_annotations
 from kaapana_nb.ship.context import copied_files
-from kaapana_nb.ship.dockerfile import Copy, Dockerfile, PipInstall
+from kaapana_nb.ship.dockerfile import OTHER_BUILDER, Copy, Dockerfile, PipInstall, RunLine
 from kaapana_nb.ship.layers import (
     SHEBANG,
     SYSTEM_DIRECTORIES,
@@ -43,10 +45,15 @@ class _Progress:
     made: set[str] = field(default_factory=set)
 
 
+RunsLines = Callable[["RunLine", "BuildRequest", LayerCache, list[tuple["Layer", str]]], "Layer"]
+
+
 class LayersBuilder:
     """See the module."""
 
     name = "layers"
+    run_line: RunsLines | None = None
+    """What runs a line that is not ours, given the layers so far; this builder runs none."""
 
     def unusable(self) -> str:
         """Never: it needs Python only."""
@@ -62,6 +69,10 @@ class LayersBuilder:
                 _copy(step, text, request, cache, progress)
             elif isinstance(step, PipInstall):
                 _wheel_layers(request.wheels[step], step.target, text, request, cache, progress)
+            elif isinstance(step, RunLine):
+                if self.run_line is None:
+                    raise BuildError(f"The layers builder does not run {text!r:.120}.", OTHER_BUILDER)
+                progress.layers.append((self.run_line(step, request, cache, progress.layers), text))
             else:
                 _work_dir(step.path, text, cache, progress)
         base = request.base

@@ -21,6 +21,7 @@ from kaapana_nb.settings import Settings
 from kaapana_nb.ship.build import BuiltImage, build_image, push_image, push_target
 from kaapana_nb.ship.docker_builder import DockerBuilder
 from kaapana_nb.ship.engine_builder import EngineBuilder
+from kaapana_nb.ship.proot_builder import ProotBuilder, unpack_tree
 
 pytestmark = pytest.mark.images
 
@@ -146,7 +147,7 @@ def test_auto_says_why(image_home, wheelhouse, make_context, monkeypatch):
     assert "it knows every line" in log[0]
     with (context / "Dockerfile").open("a") as file:
         file.write("RUN true\n")
-    for kind in (EngineBuilder, DockerBuilder):
+    for kind in (EngineBuilder, DockerBuilder, ProotBuilder):
         monkeypatch.setattr(kind, "unusable", lambda self: f"no {self.name} today")
     log.clear()
     with pytest.raises(BuildError) as caught:
@@ -229,3 +230,87 @@ def test_no_docker_daemon(monkeypatch):
         pytest.skip("docker's command line is not installed")
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     assert DockerBuilder().unusable() == "the docker daemon does not answer"
+
+
+LINES = """
+RUN mkdir -m 750 /opt/made && echo text > /opt/made/a && ln -s a /opt/made/b && chmod 604 /opt/made/a
+RUN rm /etc/nsswitch.conf && rm -r /mnt && python3 -c "import small; open('/opt/made/c', 'w').write(str(small.VALUE))"
+RUN ["python3", "-c", "import os; print(os.getcwd()); open('here', 'w').write(os.environ['PYTHONPATH'])"]
+"""
+
+
+def applied(image: BuiltImage) -> Tree:
+    """The image's files with whiteouts applied."""
+    files: Tree = {}
+    layout = OciLayout(image.layout)
+    for layer in layout.image().manifest.layers:
+        with tarfile.open(layout.blob_path(layer.digest)) as archive:
+            for member in archive:
+                path = Path(member.name.strip("/"))
+                if path.name.startswith(".wh."):
+                    gone = str(path.with_name(path.name.removeprefix(".wh.")))
+                    files = {
+                        name: file for name, file in files.items() if name != gone and not name.startswith(gone + "/")
+                    }
+                    continue
+                content: object = member.linkname
+                if member.isfile():
+                    opened = archive.extractfile(member)
+                    assert opened is not None
+                    content = opened.read()
+                files[str(path)] = (member.type.decode(), member.mode & 0o7777, member.uid, member.gid, content)
+    return files
+
+
+def test_proot_gives_what_buildah_gives(image_home, wheelhouse, make_context, podman):
+    if reason := ProotBuilder().unusable():
+        pytest.skip(f"proot cannot be used here: {reason}")
+    if reason := EngineBuilder("buildah", image_home.containers_dir).unusable():
+        pytest.skip(f"buildah cannot build here: {reason}")
+    context = make_context("proot-tool")
+    text = (context / "Dockerfile").read_text().replace("CMD", LINES + "CMD")
+    (context / "Dockerfile").write_text(text)
+    ours = build_image(context, settings=image_home, wheelhouse=wheelhouse, builder="proot", tag="proot")
+    # buildah takes this Dockerfile's pip line as it stands, so it gets the wheels in a find-links of its own
+    (context / "Dockerfile").write_text(
+        text.replace("LABEL VERSION", "ENV PIP_NO_INDEX=1 PIP_FIND_LINKS=/w\nCOPY w /w\nLABEL VERSION")
+    )
+    shutil.copytree(wheelhouse, context / "w")
+    theirs = build_image(context, settings=image_home, builder="buildah", tag="buildah")
+    left, right = applied(ours), applied(theirs)
+    for path in [name for name in right if name == "w" or name.startswith("w/")]:
+        del right[path]
+    assert sorted(left) == sorted(right)
+    for path, entry in left.items():
+        assert meaning(path, entry) == meaning(path, right[path]), path
+    assert left["opt/made/c"][4] == b"41"
+    assert left["opt/made"][1] == 0o750
+    assert "etc/nsswitch.conf" not in left
+    assert "mnt" not in left
+    assert left["kaapana/app/here"][4] == b"/kaapana/packages"
+    assert podman.run(ours.layout, environ={}).exit_code == 0
+
+
+@pytest.mark.parametrize("line", ["RUN chown 1000 /opt", "RUN useradd x", "USER 1000\nRUN true"])
+def test_proot_refuses_what_it_cannot_keep(image_home, wheelhouse, make_context, line):
+    if reason := ProotBuilder().unusable():
+        pytest.skip(f"proot cannot be used here: {reason}")
+    context = make_context("proot-tool")
+    with (context / "Dockerfile").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(BuildError, match="proot cannot keep owners"):
+        build_image(context, settings=image_home, wheelhouse=wheelhouse, builder="proot")
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "link/x"])
+def test_a_bases_layer_cannot_leave_its_root(tmp_path, name):
+    blob, root = tmp_path / "layer.tar", tmp_path / "root"
+    root.mkdir()
+    with tarfile.open(blob, "w") as archive:
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
+        archive.addfile(link)
+        archive.addfile(tarfile.TarInfo(name))
+    with pytest.raises(BuildError, match="outside of the image"):
+        unpack_tree(blob, root)
+    assert not (tmp_path / "x").exists()

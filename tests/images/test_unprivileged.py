@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
 import sysconfig
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -96,3 +100,44 @@ def test_builders_that_need_privileges_say_so(podman, image_home, make_context):
     assert "'RUN true'" in result.output_tail
     assert "allowPrivilegeEscalation" in result.output_tail
     assert "Traceback" not in result.output_tail
+
+
+def test_proot_runs_lines_without_any_privilege(podman, image_home, wheelhouse, make_context, tmp_path):
+    """The same pod with proot in it: a Dockerfile with other RUN lines is built all the same."""
+    proot, ldd = shutil.which("proot"), shutil.which("ldd")
+    if proot is None or ldd is None:
+        pytest.skip("proot is not installed")
+    libraries = subprocess.run([ldd, proot], capture_output=True, text=True, check=True).stdout
+    talloc = re.search(r"libtalloc\.so\.2 => (/\S+)", libraries)
+    if talloc is None:
+        pytest.skip("this proot needs other libraries than Debian's")
+    context = make_context("pod-run-tool")
+    with (context / "Dockerfile").open("a") as file:
+        file.write("RUN mkdir /opt/made && echo made > /opt/made/a && rm /etc/nsswitch.conf\n")
+    wheelhouse.chmod(0o755)
+    work = tmp_path / "work"
+    work.mkdir()
+    work.chmod(0o777)
+    layout = image_home.images_dir / "local-only/base-python-cpu/latest"
+    result = podman.run(
+        layout,
+        environ={"PYTHONPATH": "/src:/site", "HOME": "/work", "KAAPANA_NB_HOME": "/work/home"},
+        mounts=[
+            Mount(source=Path(kaapana_nb.__file__).parent, target="/src/kaapana_nb", read_only=True),
+            Mount(source=Path(sysconfig.get_path("purelib")), target="/site", read_only=True),
+            Mount(source=context, target="/context", read_only=True),
+            Mount(source=wheelhouse, target="/wheels", read_only=True),
+            Mount(source=layout, target="/base", read_only=True),
+            Mount(source=Path(proot), target="/usr/bin/proot", read_only=True),
+            Mount(source=Path(talloc[1]).resolve(), target=f"/usr/{talloc[1].lstrip('/').removeprefix('usr/')}"),
+            Mount(source=work, target="/work"),
+        ],
+        command=["python3", "-m", "kaapana_nb", "build", "/context", "--base", "/base", "--wheelhouse", "/wheels"],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output_tail
+    assert "builder proot runs the Dockerfile's lines" in result.output_tail
+    built = OciLayout(work / "home/images/pod-run-tool/0.1.0")
+    with tarfile.open(built.blob_path(built.image().manifest.layers[-1].digest)) as archive:
+        assert sorted(archive.getnames()) == ["etc/.wh.nsswitch.conf", "opt/made", "opt/made/a"]
+    ran = podman.run(built.path, environ={}, command=["python3", "-c", "print(open('/opt/made/a').read())"])
+    assert (ran.exit_code, ran.output_tail.strip()) == (0, "made")
