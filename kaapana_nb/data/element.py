@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kaapana_nb.data.scan import IMAGE_SUFFIXES, is_hidden, scan_files
+from kaapana_nb.data.scan import IMAGE_SUFFIXES, FileEntry, is_hidden, scan_files
 from kaapana_nb.errors import BatchError, DicomError
 
 if TYPE_CHECKING:
@@ -71,9 +71,12 @@ class BatchElement:
         BatchError
             When there is no input directory or no file in it.
         """
+        return [self.input_dir / entry.name for entry in self._entries()]
+
+    def _entries(self) -> list[FileEntry]:
         if self.members is not None:
-            return [self.input_dir / name for name in self.members]
-        found = [self.input_dir / entry.name for entry in scan_files(self.input_dir) if not is_hidden(entry.name)]
+            return [FileEntry(name, 0, 0, 0) for name in self.members]
+        found = [entry for entry in scan_files(self.input_dir) if not is_hidden(entry.name)]
         if not found:
             state = "is empty" if self.input_dir.is_dir() else "does not exist"
             raise BatchError(
@@ -91,13 +94,15 @@ class BatchElement:
         DicomError
             When no file is a DICOM file.
         """
-        from kaapana_nb.data.reader import read_headers
+        from kaapana_nb.data.header import InstanceHeader
+        from kaapana_nb.data.reader import HeaderReader
 
-        files = self.files()
-        headers = read_headers(files)
+        entries = self._entries()
+        found = HeaderReader().read(self.input_dir, entries)
+        headers = [result for result in found if isinstance(result, InstanceHeader)]
         if not headers:
             raise DicomError(
-                f"Batch element {self.name} has no DICOM file among the {len(files)} in {self.input_dir}.",
+                f"Batch element {self.name} has no DICOM file among the {len(entries)} in {self.input_dir}.",
                 "Name the input that holds DICOM: Batch.open(DIR, input_name=NAME), or see what is wrong with each "
                 "file: kaapana-nb batch check DIR",
             )

@@ -108,7 +108,7 @@ def read_frame_into(frame: Frame, out: NDArray[Any], spans: list[list[Span]] | N
 def _read_straight(frame: Frame, out: NDArray[Any]) -> None:
     header, size = frame.header, out.nbytes
     start = (header.pixel_offset or 0) + frame.number * size
-    fd = os.open(header.path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(f"{header.directory}/{header.file_name}", os.O_RDONLY | os.O_CLOEXEC)
     try:
         view, done = out.reshape(-1).view(np.uint8).data, 0
         while done < size:
@@ -133,7 +133,7 @@ def _read_compressed(
     frame: Frame, shape: tuple[int, ...], dtype: np.dtype[Any], spans: list[list[Span]] | None
 ) -> NDArray[Any]:
     header = frame.header
-    fd = os.open(header.path, os.O_RDONLY | os.O_CLOEXEC)
+    fd = os.open(f"{header.directory}/{header.file_name}", os.O_RDONLY | os.O_CLOEXEC)
     try:
         of_frames = encapsulated_spans(fd, header, frame.of) if spans is None else spans
         data = b"".join(os.pread(fd, length, position) for position, length in of_frames[frame.number])
