@@ -87,8 +87,7 @@ class SeriesVolume:
         if self.slope == 1 and self.intercept == 0:
             return self.array if dtype is None else self.array.astype(dtype, copy=False)
         if dtype is None:
-            low, high = (self.array.min(), self.array.max()) if self.array.size else (0, 0)
-            dtype = smallest_type(self.slope, self.intercept, low, high)
+            dtype = smallest_type(self.slope, self.intercept, *_extremes(self.array))
         if dtype.kind in "iu":
             return _scale_integers(self.array, int(self.slope), int(self.intercept), dtype)
         return (self.array * np.float64(self.slope) + np.float64(self.intercept)).astype(dtype)
@@ -172,11 +171,23 @@ def _scale_integers(array: NDArray[Any], slope: int, intercept: int, dtype: np.d
     """
     bits = dtype.itemsize * 8
     unsigned = np.dtype(f"u{dtype.itemsize}")
-    result = array.astype(dtype).view(unsigned)
-    if slope != 1:
-        result *= unsigned.type(slope % 2**bits)
-    result += unsigned.type(intercept % 2**bits)
-    return result.view(dtype)
+    result = np.empty(array.shape, dtype)
+    factor, summand = unsigned.type(slope % 2**bits), unsigned.type(intercept % 2**bits)
+    for plane, made in zip(array, result, strict=True):  # one plane stays in the processor's cache
+        made[...] = plane
+        bare = made.view(unsigned)
+        if slope != 1:
+            bare *= factor
+        bare += summand
+    return result
+
+
+def _extremes(array: NDArray[Any]) -> tuple[Any, Any]:
+    """Lowest and highest value; zeros for an empty array."""
+    if not array.size:
+        return 0, 0
+    ends = [(plane.min(), plane.max()) for plane in array]
+    return min(low for low, _ in ends), max(high for _, high in ends)
 
 
 def _shift(plane: NDArray[Any], distance: float, axis: int, fill: float) -> NDArray[Any]:
