@@ -2,12 +2,17 @@
 
 What it holds to: one address on the loopback interface, a token, XSRF protection on, nothing
 fetched from outside (no news, no update check, no extension catalogue), kernels over Unix
-sockets, and kernels that nobody uses ended.
+sockets, kernels that nobody uses ended, and terminals that find the programs of this environment.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +31,12 @@ OVERRIDES: dict[str, Any] = {
         "doNotDisturbMode": True,
     },
 }
+
+# The user's own file may set PATH anew.
+_BASHRC = f"""\
+if [ -r ~/.bashrc ]; then . ~/.bashrc; fi
+PATH={shlex.quote(str(Path(sys.prefix, "bin")))}:$PATH
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +71,10 @@ class LabConfig:
     def config_dir(self) -> Path:
         return self.private / "config"
 
+    @property
+    def bashrc(self) -> Path:
+        return self.config_dir / "bashrc"
+
     def server(self) -> dict[str, Any]:
         """``jupyter_server_config.json``."""
         return {
@@ -72,6 +87,7 @@ class LabConfig:
                 "allow_remote_access": False,
                 "root_dir": str(self.workspace),
                 "terminals_enabled": True,
+                "terminado_settings": {"shell_command": terminal_shell(os.environ, self.bashrc)},
                 "disable_check_xsrf": False,
                 "log_level": "WARN",
             },
@@ -109,9 +125,21 @@ class LabConfig:
         """Write the files; the private directory must exist and be the user's alone."""
         for directory in (self.runtime_dir, self.state / "settings", self.state / "workspaces", self.state / "data"):
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomic(self.bashrc, _BASHRC.encode(), mode=0o600)
         _write_json(self.config_dir / "jupyter_server_config.json", self.server())
         _write_json(self.config_dir / "jupyter_lab_config.json", self.lab())
         _write_json(self.config_dir / "settings" / "overrides.json", OVERRIDES)
+
+
+def terminal_shell(environ: Mapping[str, str], bashrc: Path) -> list[str]:
+    """The command of a terminal: the user's shell, else bash, else sh.
+
+    No login shell, which is what Jupyter starts: Debian's ``/etc/profile`` forgets the PATH that it was given.
+    """
+    path = environ.get("PATH", os.defpath)
+    names = (environ.get("SHELL", ""), "bash", "sh")
+    shell = next((found for name in names if (found := shutil.which(name, path=path))), "/bin/sh")
+    return [shell, "--rcfile", str(bashrc)] if Path(shell).name == "bash" else [shell]
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
