@@ -97,9 +97,9 @@ def choose_builder(name: str, dockerfile: Dockerfile, settings: Settings, log: L
 
 
 _POD = (
-    "Use only lines that an export writes; or install proot, for RUN lines; or build where buildah works: as root, or in a "
-    "pod with "
-    "securityContext.seccompProfile.type Unconfined, allowPrivilegeEscalation true and entries in /etc/subuid."
+    "Use only lines that an export writes; or install proot, for RUN lines; or build where buildah works: as root, or "
+    "in a pod with securityContext.seccompProfile.type Unconfined, allowPrivilegeEscalation true and entries in "
+    "/etc/subuid."
 )
 
 
