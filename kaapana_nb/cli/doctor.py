@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import re
 import resource
@@ -167,7 +168,7 @@ def check_containers(settings: Settings) -> Finding:
 
 
 def check_helm(program: Path) -> Finding:
-    version = _said([str(program), "version", "--short"]) if program.exists() else None
+    version = _said([str(program), "version", "--short"]) if _is_there(program) else None
     if version:
         return Finding(name=program.name, severity=Severity.OK, message=version)
     message = "missing or broken: charts are not checked"
@@ -177,7 +178,7 @@ def check_helm(program: Path) -> Finding:
 def check_sample(settings: Settings) -> Finding:
     from kaapana_nb.data.batch import Batch
 
-    if not settings.sample_run.exists():
+    if not _is_there(settings.sample_run):
         message = "not made yet; `kaapana-nb lab` and `kaapana-nb tour` make it"
         return Finding(name="sample batch", severity=Severity.NOTE, message=message, remedy="make setup")
     return _from_call("sample batch", lambda: f"{len(Batch.open(settings.sample_run))} series")
@@ -188,7 +189,7 @@ def check_base_image(settings: Settings) -> Finding:
     from kaapana_nb.ship.base_image import base_layout_path
 
     path = base_layout_path(settings)
-    if not OciLayout.is_layout(path):
+    if not (_is_there(path) and OciLayout.is_layout(path)):
         message = "not made yet; `kaapana-nb build` makes it"
         return Finding(name="base image", severity=Severity.NOTE, message=message, remedy="make setup")
     return _from_call("base image", lambda: OciLayout(path).image().digest)
@@ -196,7 +197,7 @@ def check_base_image(settings: Settings) -> Finding:
 
 def check_writable(name: str, directory: Path, variable: str) -> Finding:
     """Whether a file can be made in `directory`, or in the nearest directory above it that exists."""
-    nearest = next(parent for parent in (directory, *directory.parents) if parent.exists())
+    nearest = next(parent for parent in (directory, *directory.parents) if _is_there(parent))
     try:
         with tempfile.NamedTemporaryFile(dir=nearest, prefix=".kaapana-nb-"):
             pass
@@ -211,7 +212,7 @@ def check_writable(name: str, directory: Path, variable: str) -> Finding:
 
 
 def check_disk(directory: Path, minimum_gib: float = MIN_FREE_GIB) -> Finding:
-    nearest = next(parent for parent in (directory, *directory.parents) if parent.exists())
+    nearest = next(parent for parent in (directory, *directory.parents) if _is_there(parent))
     free_gib = shutil.disk_usage(nearest).free / 2**30
     message = f"{free_gib:.1f} GiB free at {nearest}"
     if free_gib >= minimum_gib:
@@ -239,6 +240,11 @@ def check_inotify(limit: Path = Path("/proc/sys/fs/inotify/max_user_instances"))
         return Finding(name="inotify", severity=Severity.OK, message=message)
     remedy = f"sysctl fs.inotify.max_user_instances={MIN_INOTIFY_INSTANCES} (as root)"
     return Finding(name="inotify", severity=Severity.WARNING, message=message, remedy=remedy)
+
+
+def _is_there(path: Path) -> bool:
+    """Like `Path.exists`, which raises below a directory that this user may not enter."""
+    return os.access(path, os.F_OK)
 
 
 def _from_call(name: str, call: Callable[[], str]) -> Finding:

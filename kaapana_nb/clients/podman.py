@@ -65,6 +65,8 @@ class PodmanRunner:
             result = self.run(layout, environ={}, timeout_s=30)
         except PlatformError as error:
             return error.problem.rstrip(".")
+        except OSError as error:
+            return f"{self._directory} cannot be written: {error.strerror}"
         return "" if result.exit_code == 0 else f"a container that does nothing ended with {result.exit_code}"
 
     def run(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -133,3 +136,39 @@ def test_few_open_files_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (finding.severity, finding.remedy) == (Severity.WARNING, "ulimit -n 1024")
     monkeypatch.setattr(doctor.resource, "getrlimit", lambda _: (doctor.resource.RLIM_INFINITY, -1))
     assert doctor.check_open_files().severity is Severity.OK
+
+
+READ_ONLY = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && shift && exec "$@"'
+
+
+def _doctor(place: Path, kind: str) -> list[str]:
+    """The command that examines this machine with `place` as a directory in which no home can be made."""
+    command = [sys.executable, "-m", "kaapana_nb", "doctor", "--json"]
+    root = os.geteuid() == 0  # may write anywhere, unless the place is mounted read-only or the capability is gone
+    if kind == "a file":
+        place.write_text("")
+        return command
+    place.mkdir()
+    if kind == "not to be entered":
+        place.chmod(0o000)
+        drop = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]
+        return [*drop, *command] if root else command
+    if not root:
+        place.chmod(0o555)
+        return command
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this machine lets root make no mount namespace")
+    return ["unshare", "--mount", "sh", "-c", READ_ONLY, "sh", str(place), *command]
+
+
+@pytest.mark.parametrize("kind", ["a file", "read-only", "not to be entered"])
+def test_home_that_cannot_be_made_is_a_finding(tmp_path: Path, kind: str) -> None:
+    command = _doctor(tmp_path / "place", kind)
+    environ = {**os.environ, "KAAPANA_NB_HOME": str(tmp_path / "place" / "h"), "KAAPANA_NB_WORKSPACE": str(tmp_path)}
+    result = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=120)
+    (tmp_path / "place").chmod(0o700)
+    assert (result.returncode, result.stderr) == (1, "")
+    findings = {finding["name"]: finding for finding in json.loads(result.stdout)["findings"]}
+    assert [name for name, finding in findings.items() if finding["severity"] == "error"] == ["home"]
+    assert "cannot be written" in findings["home"]["message"]
+    assert "KAAPANA_NB_HOME" in findings["home"]["remedy"]
