@@ -66,6 +66,7 @@ class Batch:
         input_name: str | None = None,
         output_name: str | None = None,
         run_dir: str | os.PathLike[str] | None = None,
+        job: Job | None = None,
     ) -> Batch:
         """Open the batch of a run directory, a batch directory itself, or any directory of DICOM files.
 
@@ -77,6 +78,8 @@ class Batch:
             Directory of the results below each element.
         run_dir
             Where results go for a directory that is no workflow run; default: ``kaapana-run`` in it.
+        job
+            Tells progress, and cancels, where every header has to be read to tell the series apart.
 
         Raises
         ------
@@ -90,7 +93,7 @@ class Batch:
             found_run, batch_dir = directory.parent, directory
         elif directory.is_dir():
             loose_run = directory / OWN_DIRECTORY if run_dir is None else Path(run_dir).absolute()
-            return cls._of_files(directory, loose_run, input_name or DEFAULT_INPUT, output_name or DEFAULT_OUTPUT)
+            return cls._of_files(directory, loose_run, input_name or DEFAULT_INPUT, output_name or DEFAULT_OUTPUT, job)
         else:
             raise BatchError(
                 f"{directory} does not exist; <run>/batch/<SeriesInstanceUID>/<operator>/ was expected.",
@@ -157,7 +160,7 @@ class Batch:
         )
 
     @classmethod
-    def _of_files(cls, directory: Path, run_dir: Path, input_name: str, output_name: str) -> Batch:
+    def _of_files(cls, directory: Path, run_dir: Path, input_name: str, output_name: str, job: Job | None) -> Batch:
         """The series of a directory of DICOM files; reads every header once, to know which file is whose."""
         from kaapana_nb.data.index import Source, index_sources
 
@@ -165,7 +168,7 @@ class Batch:
         output_name = _operator_name(output_name, "The output")
         _differ(input_name, output_name)
         members: dict[str, list[str]] = {}
-        for index in index_sources([Source(None, directory)], directory):
+        for index in index_sources([Source(None, directory)], directory, job=job):
             for header in index.instances():
                 if header.series_uid is not None and is_uid(header.series_uid):
                     members.setdefault(header.series_uid, []).append(header.file_name)
