@@ -43,7 +43,7 @@ def handle(args: argparse.Namespace) -> int:
     from kaapana_nb.work.notebook import NotebookSpec
     from kaapana_nb.work.task_mounts import run_of_mounts
 
-    signal.signal(signal.SIGTERM, _stop)
+    end_on_sigterm()
     if (args.input is None) != (args.output is None):
         raise UsageError("--input and --output belong together.", "Give both mounts, or neither.")
     if args.input is None:
@@ -53,9 +53,16 @@ def handle(args: argparse.Namespace) -> int:
         return _execute(args.notebook, environment_for(run, "batch", output_name=name))
 
 
-def _stop(number: int, _frame: object) -> None:
-    """End on SIGTERM with its usual code. As process 1 of a container Python would otherwise not hear it at all."""
-    raise SystemExit(SIGNALLED + number)
+def end_on_sigterm() -> None:
+    """End on SIGTERM with its usual code, and tidied up.
+
+    As process 1 of a container Python would otherwise not hear it at all.
+    """
+
+    def stop(number: int, _frame: object) -> None:
+        raise SystemExit(SIGNALLED + number)
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 def _execute(notebook: Path, environ: Mapping[str, str]) -> int:

@@ -84,10 +84,12 @@ def warn_of_unusable(batch: Batch, algorithm: AlgorithmSpec) -> None:
 
 
 def handle(args: argparse.Namespace) -> int:
+    from kaapana_nb.cli.execute import end_on_sigterm
     from kaapana_nb.work.execute import check_parameters, environment_for, execute, remove_output
     from kaapana_nb.work.notebook import NotebookSpec
     from kaapana_nb.work.run import check_writable
 
+    end_on_sigterm()
     spec = NotebookSpec.read(args.notebook)
     algorithm = spec.require_algorithm()
     parameters = parse_parameters(args.parameters)

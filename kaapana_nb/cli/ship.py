@@ -41,24 +41,27 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--creds-file", type=Path, metavar="FILE", help="a docker config.json with the credentials")
     parser.add_argument("--ca-file", type=Path, metavar="FILE", help="certificate authority of a private registry")
     parser.add_argument("--plain-http", action="store_true", help="speak HTTP to the registry")
+    parser.add_argument("--allow-failed", action="store_true", help="ship although the algorithm fails on some series")
     parser.add_argument("--json", action="store_true", help="print one object: images and parity")
     parser.set_defaults(handler=handle)
 
 
 def handle(args: argparse.Namespace) -> int:
+    from kaapana_nb.work.notebook import NotebookSpec
+
+    spec = NotebookSpec.read(args.notebook)
+    spec.require_run_cell()
+    directory = args.directory or Path(f"extension-{spec.name}")
+    parameters = parse_parameters(args.parameters)
+    batch = open_batch(args.batch, args.input_name)
+    # Slow imports come after what can be wrong without them.
     from kaapana_nb.cli.steps import Steps
     from kaapana_nb.reference import ImageReference
     from kaapana_nb.settings import Settings
     from kaapana_nb.ship.build import push_target, registry_client
     from kaapana_nb.ship.dag_files import version_of
     from kaapana_nb.ship.ship import Destination, ship_notebook
-    from kaapana_nb.work.notebook import NotebookSpec
 
-    spec = NotebookSpec.read(args.notebook)
-    spec.require_run_cell()
-    directory = args.directory or Path(f"extension-{spec.name}")
-    batch = open_batch(args.batch, args.input_name)
-    parameters = parse_parameters(args.parameters)
     if args.push:
         name = ImageReference(repository=spec.name, tag=args.tag or version_of(spec))
         reference = push_target(args.push, name)
@@ -87,6 +90,7 @@ def handle(args: argparse.Namespace) -> int:
             force=args.force,
             base=args.base,
             script=args.script,
+            allow_failed=args.allow_failed,
         )
     finally:
         if client is not None:

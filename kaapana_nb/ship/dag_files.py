@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pprint
+import re
+from typing import Any
 
 from kaapana_nb.contract.names import class_name
 from kaapana_nb.contract.profiles import Profile
@@ -104,7 +106,7 @@ from datetime import datetime, timedelta
 from airflow.models import DAG
 {chr(10).join(sorted(imports))}
 
-ui_forms = {pprint.pformat(form, width=100, sort_dicts=False)}
+ui_forms = {pprint.pformat(disarmed(form), width=100, sort_dicts=False)}
 
 args = {{
     "ui_forms": ui_forms,
@@ -174,7 +176,19 @@ def _tasks(spec: NotebookSpec, profile: Profile, chain: Chain) -> str:
     return "\n".join([*lines, "", " >> ".join(order)])
 
 
+def disarmed(value: Any) -> Any:
+    """A value of the notebook whose texts the DAG installer takes for no image.
+
+    It reads ``image="…"`` anywhere in a module as an image that the platform shall pull, in words of a docstring too.
+    """
+    if isinstance(value, str):
+        return re.sub(r"image\s*=", "image :", value)
+    if isinstance(value, dict):
+        return {key: disarmed(item) for key, item in value.items()}
+    return [disarmed(item) for item in value] if isinstance(value, list) else value
+
+
 def _docstring(text: str) -> str:
     """A docstring that no text can end early."""
-    plain = "".join(character if character.isprintable() else " " for character in text)
+    plain: str = disarmed("".join(character if character.isprintable() else " " for character in text))
     return '"""' + plain.replace("\\", "/").replace('"', "'") + '"""'

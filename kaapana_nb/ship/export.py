@@ -9,10 +9,12 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
+from typing import Any
 
 from kaapana_nb.contract.profiles import Profile
 from kaapana_nb.errors import NotebookError, UsageError
@@ -313,6 +315,31 @@ def _imported(source: bytes) -> Iterator[str]:
             yield node.module.split(".")[0]
 
 
+def check_directory(directory: Path, name: str) -> None:
+    """Raise `UsageError` when an export could not be written there; writes nothing."""
+    check_target(directory, "-o")
+    if directory.exists() and not directory.is_dir():
+        raise UsageError(f"{directory} is a file; a directory was expected.", "Name another directory with -o.")
+    other = _record(directory / RECORD_FILE).get("name", name)
+    if other != name:
+        raise UsageError(
+            f"{directory} holds the export of {str(other)!r:.80}; that of {name} would mix with it.",
+            "Name another directory with -o.",
+        )
+
+
+def check_target(path: Path, flag: str) -> None:
+    """Raise `UsageError` when `path` could not be made or written: the nearest directory above it decides."""
+    above = path.absolute()
+    while not above.exists() and above != above.parent:
+        above = above.parent
+    made = above if above == path.absolute() else above / "x"
+    if not os.access(above, os.W_OK) or (made != above and not above.is_dir()):
+        raise UsageError(
+            f"{path} cannot be written: {above} is read-only, or no directory.", f"Name another place with {flag}."
+        )
+
+
 def write_extension(extension: ExtensionFiles, directory: Path, *, force: bool = False) -> tuple[Path, ...]:
     """Write the files below `directory`, each atomically, and remove what an earlier export left over.
 
@@ -321,6 +348,7 @@ def write_extension(extension: ExtensionFiles, directory: Path, *, force: bool =
     UsageError
         When a file there was edited since it was exported, or was never exported, and `force` is not set.
     """
+    check_directory(directory, extension.name)
     record_path = directory / RECORD_FILE
     before = _recorded(record_path)
     edited = []
@@ -362,13 +390,19 @@ def _parents(root: Path, path: Path) -> Iterator[Path]:
         yield path
 
 
-def _recorded(path: Path) -> dict[str, str]:
+def _record(path: Path) -> dict[str, Any]:
     try:
-        files = json.loads(path.read_bytes())["files"]
-        return {
-            str(name): str(value)
-            for name, value in files.items()
-            if not str(name).startswith("/") and ".." not in PurePosixPath(str(name)).parts
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        record = json.loads(path.read_bytes())
+        return record if isinstance(record, dict) else {}
+    except (OSError, ValueError):
         return {}
+
+
+def _recorded(path: Path) -> dict[str, str]:
+    """Hashes by path of an earlier export; paths that would leave the directory do not count."""
+    files = _record(path).get("files")
+    return {
+        str(name): str(value)
+        for name, value in (files.items() if isinstance(files, dict) else ())
+        if not str(name).startswith("/") and ".." not in PurePosixPath(str(name)).parts
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from kaapana_nb.data.batch import Batch
 from kaapana_nb.ship.export import ExtensionFiles
@@ -56,13 +57,23 @@ def guard(
 
 
 def _outputs(path: Path) -> bytes:
-    """A notebook of the outputs alone, cell by cell."""
+    """A notebook of the outputs alone, cell by cell, without their pictures."""
     notebook = json.loads(path.read_bytes())
     cells = [
-        {"cell_type": "code", "metadata": {}, "source": "", "outputs": cell.get("outputs", [])}
+        {
+            "cell_type": "code",
+            "metadata": {},
+            "source": "",
+            "outputs": [_text(item) for item in cell.get("outputs", [])],
+        }
         for cell in notebook["cells"]
     ]
     return json.dumps({"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells}).encode()
+
+
+def _text(output: dict[str, Any]) -> dict[str, Any]:
+    data = output.get("data", {})
+    return {**output, "data": {kind: value for kind, value in data.items() if not kind.startswith("image/")}}
 
 
 def batch_to_guard(path: Path | None) -> Batch | None:

@@ -10,7 +10,7 @@ from typing import Literal
 from kaapana_nb.contract.profiles import Profile
 from kaapana_nb.errors import NotebookError
 from kaapana_nb.ship.chain import chain_for
-from kaapana_nb.ship.dag_files import operator_module
+from kaapana_nb.ship.dag_files import dag_module, operator_module
 from kaapana_nb.ship.segmentation_preflight import is_known_anatomy
 from kaapana_nb.work.notebook import AlgorithmSpec, NotebookSpec
 
@@ -49,7 +49,7 @@ class Trap:
 
 def lint(spec: NotebookSpec, profile: Profile) -> tuple[Trap, ...]:
     """Every trap of an extension."""
-    traps = [*_literal_traps(operator_module(spec, profile)), *_name_traps(spec)]
+    traps = [*_literal_traps(operator_module(spec, profile) + dag_module(spec, profile)), *_name_traps(spec)]
     if spec.algorithm is not None:
         traps += _algorithm_traps(spec.algorithm)
     return tuple(traps)

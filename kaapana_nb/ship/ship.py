@@ -22,10 +22,10 @@ from kaapana_nb.settings import Settings
 from kaapana_nb.ship.archive import write_archive
 from kaapana_nb.ship.build import BuiltImage, build_image, push_image
 from kaapana_nb.ship.compare import ParityReport
-from kaapana_nb.ship.export import ExtensionFiles, export_notebook, write_extension
+from kaapana_nb.ship.export import ExtensionFiles, check_directory, check_target, export_notebook, write_extension
 from kaapana_nb.ship.guard import guard
 from kaapana_nb.ship.parity import parity_proof, write_parity
-from kaapana_nb.ship.verify import read_export, verify_image
+from kaapana_nb.ship.verify import FAILED_BOTH, read_export, verify_image
 from kaapana_nb.ship.wheelhouse import wheelhouse_of
 from kaapana_nb.work.execute import check_parameters
 from kaapana_nb.work.notebook import NotebookSpec
@@ -75,10 +75,12 @@ def ship_notebook(
     force: bool = False,
     base: str | None = None,
     script: bool = False,
+    allow_failed: bool = False,
 ) -> Shipped:
     """Check, export, build, verify, push.
 
-    The image is pushed only after notebook and container gave the same results.
+    The image is pushed only after notebook and container gave the same results, and, unless `allow_failed`, for
+    every series.
 
     Raises
     ------
@@ -88,6 +90,9 @@ def ship_notebook(
     with step("check") as log:
         spec = NotebookSpec.read(notebook)
         check_parameters(spec, parameters or {})
+        check_directory(directory, spec.name)
+        if destination.archive is not None:
+            check_target(destination.archive, "--archive")
         if destination.client is not None and destination.reference is not None:
             destination.client.probe(push_to=destination.reference.repository)
             log(f"registry {destination.reference.registry} takes {destination.reference.repository}")
@@ -120,6 +125,12 @@ def ship_notebook(
             raise ParityError(
                 f"Notebook and container differ in {len(parity.differences)} of {len(parity.elements)} outputs.",
                 "The table above says where. Nothing was pushed.",
+            )
+        failed = [row for row in parity.elements if row.difference == FAILED_BOTH]
+        if failed and not allow_failed:
+            raise ParityError(
+                f"{len(failed)} of {len(batch)} series failed, in the notebook and in the container alike.",
+                "Mend them, leave them out of the batch, or ship all the same with --allow-failed. Nothing was pushed.",
             )
         proof = parity_proof(exported, image, batch, parity, runner=runner.name)
         log(f"{write_parity(directory, exported, proof).relative_to(directory)} holds the proof")

@@ -35,6 +35,8 @@ from kaapana_nb.work.report import REPORT_FILE, load_report
 Log = Callable[[str], None]
 
 _STATUS = "(outcome)"
+FAILED_BOTH = "failed on both sides"
+"""Difference of an element that gave an error here and in the container: alike, but no result."""
 _TAIL_LINES = 5
 TIMEOUT_S = 12 * 3600.0
 """The platform ends no operator earlier either."""
@@ -225,14 +227,16 @@ def _ran(exported: Exported, run: Path, exit_code: int) -> bool:
 
 
 def _outcomes(left: Path, right: Path, name: str) -> list[ElementParity]:
-    """A row per element whose outcome is not the same on both sides."""
+    """A row per element that failed on both sides, or whose outcome is not the same."""
     if not (left / name / REPORT_FILE).is_file() and not (right / name / REPORT_FILE).is_file():
         return []
     sides = [{row.element: row for row in load_report(run / name / REPORT_FILE).elements} for run in (left, right)]
     rows = []
     for element in sorted({*sides[0], *sides[1]}):
         status = [side[element].status if element in side else "missing" for side in sides]
-        if status[0] != status[1]:
+        if status == ["failed", "failed"]:
+            rows.append(ElementParity(element=element, output=_STATUS, equal=True, difference=FAILED_BOTH))
+        elif status[0] != status[1]:
             difference = f"notebook: {status[0]}, container: {status[1]}"
             rows.append(ElementParity(element=element, output=_STATUS, equal=False, difference=difference))
     return rows

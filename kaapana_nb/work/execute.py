@@ -42,6 +42,11 @@ from kaapana_nb.work.run import check_writable
 
 _OWN_VARIABLES = ("RUN_ID", "DAG_ID", "TASK_ID", OPERATOR_IN_DIR, OPERATOR_OUT_DIR)
 _START_TIMEOUT_S = 120
+_PREFIX = "knb-run-"
+_LONGEST_TMPDIR = 40
+KERNEL_LOG = "kernel.log"
+KERNEL_LOG_VARIABLE = "KAAPANA_NB_KERNEL_LOG"
+"""Tells `kaapana_nb.work.kernel` where the kernel's own log goes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,6 +239,11 @@ def _papermill(spec: NotebookSpec, target: Path, environ: Mapping[str, str]) -> 
     with _kernel_environment(environ) as directory:
         draft = directory / "notebook.ipynb"
         nbformat.write(notebook, draft)
+        settings = {
+            "transport": "ipc",
+            "ip": str(directory / "kernel"),
+            "connection_file": str(directory / "kernel.json"),
+        }
         try:
             papermill.execute_notebook(
                 str(draft),
@@ -241,19 +251,26 @@ def _papermill(spec: NotebookSpec, target: Path, environ: Mapping[str, str]) -> 
                 parameters=injected,
                 kernel_name="python3",
                 progress_bar=False,
-                stdout_file=sys.stdout if environ.get(LOG_VARIABLE) == "log" else None,
+                stdout_file=sys.stderr,  # stdout is for data: a report, or JSON
                 stderr_file=sys.stderr,
                 start_timeout=_START_TIMEOUT_S,
                 cwd=str(spec.path.absolute().parent),
-                config=Config({"KernelManager": {"transport": "ipc", "ip": str(directory / "kernel")}}),
+                kernel_manager_class="kaapana_nb.work.kernel.QuietKernelManager",
+                config=Config({"KernelManager": settings}),
             )
         except PapermillExecutionError as error:
             _remove_error_banner(target)
             cell = sorted(keep)[min(error.cell_index, len(keep) - 1)] if not injected else error.cell_index
             raise _CellFailedError(
                 f"Cell {cell} of {spec.path.name} failed: {error.ename}: {' '.join(str(error.evalue).split())[:400]}",
-                "",
+                f"See the executed notebook: {target}",
             ) from None
+        except RuntimeError as error:
+            tail = " ".join((directory / KERNEL_LOG).read_text(errors="replace").split())[-400:]
+            raise _CellFailedError(
+                f"The kernel of {spec.path.name} died ({error}): {tail or 'it said nothing'}",
+                "Check memory and that `python3 -m ipykernel --version` works in this environment.",
+            ) from error
 
 
 def _literal(text: str) -> Any:
@@ -276,12 +293,26 @@ def _remove_error_banner(target: Path) -> None:
 
 @contextlib.contextmanager
 def _kernel_environment(environ: Mapping[str, str]) -> Iterator[Path]:
-    """A private directory for the kernel's sockets and settings (the root may be read-only), and its environment."""
+    """A private directory for all that a kernel and its children leave in passing, and the environment that names it.
+
+    The root may be read-only, and a killed process cannot clean up: directories of processes that are gone are
+    removed by the next execution.
+    """
+    temporary = _short_directory()
+    _sweep(temporary)
     before = dict(os.environ)
-    with tempfile.TemporaryDirectory(prefix="knb-", ignore_cleanup_errors=True) as name:
+    prefix = f"{_PREFIX}{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=temporary, ignore_cleanup_errors=True) as name:
         directory = Path(name)
+        (directory / "scratch").mkdir()
         os.environ.update(environ)
-        os.environ.update(JUPYTER_RUNTIME_DIR=name, IPYTHONDIR=f"{name}/ipython")
+        os.environ.update(
+            JUPYTER_RUNTIME_DIR=name,
+            IPYTHONDIR=f"{name}/ipython",
+            TMPDIR=f"{name}/scratch",
+            **{KERNEL_LOG_VARIABLE: f"{name}/{KERNEL_LOG}"},
+        )
+        (directory / KERNEL_LOG).touch()
         os.environ.setdefault(LOG_VARIABLE, "log")
         if not os.access(os.environ.get("HOME") or "/", os.W_OK):
             os.environ["HOME"] = name
@@ -291,3 +322,20 @@ def _kernel_environment(environ: Mapping[str, str]) -> Iterator[Path]:
         finally:
             os.environ.clear()
             os.environ.update(before)
+
+
+def _short_directory() -> Path:
+    """A directory for temporary files whose path leaves room for the names of sockets (unix(7): 107 bytes in all)."""
+    usual = Path(tempfile.gettempdir())
+    short = Path("/tmp")  # noqa: S108 - what is made in it is private and has a random name
+    return short if len(str(usual)) > _LONGEST_TMPDIR and os.access(short, os.W_OK) else usual
+
+
+def _sweep(temporary: Path) -> None:
+    """Remove directories of executions whose process is gone."""
+    for path in temporary.glob(f"{_PREFIX}*-*"):
+        number = path.name.removeprefix(_PREFIX).partition("-")[0]
+        gone = number.isdigit() and not Path(f"/proc/{number}").exists()
+        with contextlib.suppress(OSError):
+            if gone and path.is_dir() and not path.is_symlink() and path.stat().st_uid == os.getuid():
+                shutil.rmtree(path, ignore_errors=True)

@@ -9,6 +9,8 @@ import time
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from kaapana_nb.work.report import ElementOutcome
+
 LOG_VARIABLE = "KAAPANA_NB_PROGRESS"
 """``log`` makes every progress a line on stderr (set by ``kaapana-nb execute``); ``off`` shows none."""
 
@@ -20,7 +22,7 @@ class Progress(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
-    def advance(self, element: str, status: str, seconds: float) -> None: ...
+    def advance(self, outcome: ElementOutcome) -> None: ...
 
 
 def progress_for(label: str, total: int) -> Progress:
@@ -55,10 +57,12 @@ class _Base:
     ) -> None:
         pass
 
-    def advance(self, element: str, status: str, seconds: float) -> None:
+    def advance(self, outcome: ElementOutcome) -> None:
         self.done += 1
-        self.failed += status == "failed"
-        self.last = f"{element} {status} {seconds:.2f} s"
+        self.failed += outcome.status == "failed"
+        self.last = f"{outcome.element} {outcome.status} {outcome.seconds:.2f} s"
+        for line in outcome.printed.splitlines():
+            print(f"{outcome.element}: {line}", file=sys.stderr)
         self.show()
 
     def show(self) -> None:

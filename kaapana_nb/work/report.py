@@ -19,6 +19,9 @@ REPORT_FILE = "run-report.json"
 WHOLE_BATCH = "(batch)"
 """The element's name in the one row of a batch-level algorithm."""
 
+MAX_CELL = 160
+"""Longest error in a terminal's table; the report file and the notebook show it whole."""
+
 Status = Literal["ok", "failed"]
 
 
@@ -38,6 +41,8 @@ class ElementOutcome:
         Files written, relative to the run directory.
     error, remedy
         Problem and remedy of a failure, in one line each; empty otherwise.
+    printed
+        What the algorithm printed, for the one who watches; it is not kept in the report's file.
     """
 
     element: str
@@ -47,6 +52,7 @@ class ElementOutcome:
     outputs: tuple[str, ...] = ()
     error: str = ""
     remedy: str = ""
+    printed: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +98,7 @@ class RunReport:
             "parameters": dict(self.parameters),
             "output_dir": self.output_dir,
             "seconds": self.seconds,
-            "elements": [asdict(outcome) | {"outputs": list(outcome.outputs)} for outcome in self.elements],
+            "elements": [_row(outcome) for outcome in self.elements],
         }
 
     @classmethod
@@ -103,7 +109,7 @@ class RunReport:
     def table(self) -> str:
         """The rows as text for a terminal."""
         head = ("element", "status", "seconds", "peak MiB", "error")
-        rows = [head, *(_cells(outcome) for outcome in self.elements)]
+        rows = [head, *((*cells[:-1], _short(cells[-1])) for cells in map(_cells, self.elements))]
         widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
         right = {2, 3}
         lines = [
@@ -158,6 +164,16 @@ def load_report(path: Path) -> RunReport:
             f"There is no readable run report at {path}.",
             "Run the algorithm first: kaapana-nb run NOTEBOOK --batch DIR.",
         ) from error
+
+
+def _row(outcome: ElementOutcome) -> dict[str, Any]:
+    row = asdict(outcome) | {"outputs": list(outcome.outputs)}
+    del row["printed"]
+    return row
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
 
 
 def _cells(outcome: ElementOutcome) -> tuple[str, str, str, str, str]:

@@ -180,7 +180,7 @@ def _run_on(executor: Executor, tasks: Sequence[_Task], progress: Progress) -> l
                 error=f"The executor lost this element: {type(error).__name__}.",
             )
         done[name] = outcome
-        progress.advance(name, outcome.status, outcome.seconds)
+        progress.advance(outcome)
     return [done[task.name] for task in tasks]
 
 
@@ -201,11 +201,11 @@ def _run_in_processes(tasks: Sequence[_Task], workers: int, progress: Progress) 
                     broken = True
                     continue
                 done[outcome.element] = outcome
-                progress.advance(outcome.element, outcome.status, outcome.seconds)
+                progress.advance(outcome)
         if alone and broken:
             outcome = crashed(now[0].name, round(time.monotonic() - start, 3))
             done[outcome.element] = outcome
-            progress.advance(outcome.element, outcome.status, outcome.seconds)
+            progress.advance(outcome)
             broken = False  # the culprit is found: go on with the rest together
         elif alone:
             broken = True

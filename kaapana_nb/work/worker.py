@@ -6,7 +6,9 @@ function lives in no module), an `ElementOutcome` comes back; images never trave
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -15,6 +17,8 @@ import signal
 import threading
 import time
 import traceback
+import types
+import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +37,10 @@ if TYPE_CHECKING:
 
 MAX_ERROR = 500
 """Longest error text kept per element, in characters."""
+
+
+MAX_PRINTED = 20_000
+"""What an algorithm may print per element and be shown, in characters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +102,7 @@ def run_element(job: Job, element: BatchElement, run_dir: Path) -> ElementOutcom
     def work(call: _Call) -> tuple[Path, ...]:
         _remove_results(element.output_dir, element.name)
         value = call.function(load_input(call.input_type, element), **job.values)
+        check_result(value, call.output_type)
         return write_result(value, element.output_dir, element.name, annotation=call.output_type)
 
     return _outcome(job, element.name, run_dir, work, [element])
@@ -104,9 +113,26 @@ def run_whole_batch(job: Job, batch: Batch) -> ElementOutcome:
 
     def work(call: _Call) -> tuple[Path, ...]:
         value = call.function(batch, **job.values)
+        check_result(value, call.output_type)
         return write_result(value, batch.output_dir, batch.output_name, annotation=call.output_type)
 
     return _outcome(job, WHOLE_BATCH, batch.run_dir, work, batch)
+
+
+def check_result(value: Any, declared: Any) -> None:
+    """Raise `AlgorithmError` when a result is not of the type that the function's annotation declares."""
+    if declared is None or declared is Any:
+        return
+    members = (
+        typing.get_args(declared) if typing.get_origin(declared) in {typing.Union, types.UnionType} else (declared,)
+    )
+    kinds = tuple(typing.get_origin(member) or member for member in members)
+    if all(isinstance(kind, type) for kind in kinds) and not isinstance(value, kinds):
+        expected = " or ".join(getattr(kind, "__name__", str(kind)) for kind in kinds)
+        raise AlgorithmError(
+            f"The algorithm returned {type(value).__name__}; {expected} was declared.",
+            f"Return {expected}, or correct the annotation of the result.",
+        )
 
 
 def crashed(element: str, seconds: float) -> ElementOutcome:
@@ -129,8 +155,10 @@ def _outcome(
 ) -> ElementOutcome:
     _reset_peak()
     start = time.perf_counter()
+    printed = _Printed()
     try:
-        paths = work(_load(job.call))
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            paths = work(_load(job.call))
     except KaapanaNbError as error:
         problem, remedy = error.problem, error.remedy
     except Exception as error:  # noqa: BLE001 - whatever the algorithm raises is this element's outcome
@@ -139,11 +167,33 @@ def _outcome(
     else:
         outputs = tuple(sorted(str(path.relative_to(run_dir)) for path in paths))
         seconds = round(time.perf_counter() - start, 3)
-        return ElementOutcome(element=name, status="ok", seconds=seconds, peak_mib=_peak_mib(), outputs=outputs)
+        return ElementOutcome(
+            element=name,
+            status="ok",
+            seconds=seconds,
+            peak_mib=_peak_mib(),
+            outputs=outputs,
+            printed=printed.getvalue(),
+        )
     seconds = round(time.perf_counter() - start, 3)
     return ElementOutcome(
-        element=name, status="failed", seconds=seconds, peak_mib=_peak_mib(), error=_line(problem), remedy=_line(remedy)
+        element=name,
+        status="failed",
+        seconds=seconds,
+        peak_mib=_peak_mib(),
+        error=_line(problem),
+        remedy=_line(remedy),
+        printed=printed.getvalue(),
     )
+
+
+class _Printed(io.StringIO):
+    """What is printed, up to `MAX_PRINTED` characters; it travels to the process that shows it in order."""
+
+    def write(self, text: str) -> int:
+        room = MAX_PRINTED - self.tell()
+        super().write(text[: max(0, room)])
+        return len(text)
 
 
 @functools.lru_cache(maxsize=4)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,6 +167,75 @@ def test_a_registry_that_refuses_the_password(call: Call, batch: Path, tmp_path:
     assert "password" in result.stderr
     assert result.stderr.count("  remedy: ") == 1
     assert not (tmp_path / "x").exists()
+
+
+PRINTS = """
+from kaapana_nb import Batch, BatchElement, algorithm, run
+
+print("a cell prints")
+
+@algorithm
+def talks(element: BatchElement) -> dict:
+    print("a worker prints")
+    return {}
+
+run(talks, Batch.from_environ())
+"""
+
+
+def test_json_is_json_whatever_the_notebook_prints(call: Call, batch: Path, tmp_path: Path) -> None:
+    result = call("run", notebook(tmp_path, PRINTS), "--batch", batch, "--json")
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(result.stdout)["elements"]
+    assert [row["status"] for row in rows] == ["ok", "ok"]
+    assert result.stderr.count("a cell prints") == 1
+    assert result.stderr.count("a worker prints") == 2
+
+
+def test_an_execution_leaves_nothing_in_the_temporary_directory(call: Call, batch: Path, tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="k") as name:
+        scratch = Path(name)
+        dead = scratch / "knb-run-999999999-left"
+        dead.mkdir()
+        result = call("run", notebook(tmp_path, PRINTS), "--batch", batch, env={"TMPDIR": name})
+        assert result.returncode == 0, result.stderr
+        assert list(scratch.iterdir()) == []
+
+
+def test_a_temporary_directory_with_a_long_name(call: Call, batch: Path, tmp_path: Path) -> None:
+    scratch = tmp_path / ("long" * 20)
+    scratch.mkdir()
+    result = call("run", notebook(tmp_path, PRINTS), "--batch", batch, env={"TMPDIR": str(scratch)})
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("command", ["export", "ship"])
+def test_an_export_directory_that_cannot_be_written(call: Call, batch: Path, tmp_path: Path, command: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+    words = (command, OTSU, "-o", tmp_path / "file", *(("--batch", batch) if command == "ship" else ()))
+    result = call(*words)
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    assert "internal error" not in result.stderr
+    assert str(tmp_path / "file") in result.stderr
+    assert result.stderr.count("  remedy: ") == 1
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_an_archive_that_cannot_be_written_is_told_before_the_build(call: Call, batch: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    archive = tmp_path / "file" / "image.tar"
+    result = call("ship", OTSU, "--batch", batch, "-o", tmp_path / "x", "--archive", archive)
+    assert result.returncode == 2, result.stderr
+    assert "[2] export" not in result.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_two_notebooks_want_two_directories(call: Call, tmp_path: Path) -> None:
+    assert call("export", OTSU, "-o", tmp_path / "x").returncode == 0
+    other = OTSU.with_name("extract_study_id.ipynb")
+    result = call("export", other, "-o", tmp_path / "x")
+    one_error(result, 2, "otsus-method", "-o")
 
 
 def test_debug_shows_the_traceback(call: Call, tmp_path: Path) -> None:

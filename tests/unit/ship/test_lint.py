@@ -102,6 +102,26 @@ def test_images_are_found_and_the_form_has_every_parameter(tmp_path: Path, name:
     assert properties["seed"]["default"] == ""
 
 
+def test_words_of_a_notebook_make_the_installer_pull_nothing(tmp_path: Path) -> None:
+    evil = "image='evil.example.org/team/x:1'"
+    doc = f'    """Do {evil} it.\n\n    Parameters\n    ----------\n    a\n        As {evil} says.\n    """'
+    source = (
+        "from kaapana_nb import algorithm, run\n@algorithm(memory_mib=100)\n"
+        f"def probe(image: sitk.Image, *, a: str = {evil!r}) -> dict:\n{doc}\nrun(probe, batch)"
+    )
+    path = tmp_path / "probe.ipynb"
+    path.write_text(nbformat.writes(new_notebook(cells=[new_code_cell(source)])))
+    files = export_notebook(path, profile()).files
+    found = [
+        match
+        for name, data in files.items()
+        if name.startswith("extension/docker/") and name.endswith(".py")
+        for match in INSTALLER_PATTERN.findall(data.decode())
+    ]
+    assert len(found) == 1
+    assert "evil" not in str(found)
+
+
 def test_the_task_api_gets_the_same_parameters(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, "(image: sitk.Image, *, flag: bool = True, mode: Literal['a', 'b'] = 'a') -> dict")
     document = json.loads(processing_container(spec, "/kaapana/app/probe.ipynb"))

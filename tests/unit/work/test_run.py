@@ -169,6 +169,38 @@ def test_a_report_comes_back_equal_and_shows_itself(run_dir: Path) -> None:
     assert list(report.to_frame()["status"]) == ["ok", "failed", "ok"]
 
 
+@algorithm
+def says_dict(element: BatchElement) -> dict[str, int]:
+    return None if element.name == "1.2.1" else ["x"]  # type: ignore[return-value]
+
+
+@algorithm
+def may_leave_out(element: BatchElement) -> dict[str, int] | None:
+    return None if element.name == "1.2.1" else {"x": 1}
+
+
+def test_a_result_must_be_what_was_declared(run_dir: Path) -> None:
+    report = run(says_dict, Batch.open(run_dir), jobs=1)
+    assert [row.error for row in report.elements] == [
+        "The algorithm returned NoneType; dict was declared.",
+        "The algorithm returned list; dict was declared.",
+        "The algorithm returned list; dict was declared.",
+    ]
+    report = run(may_leave_out, Batch.open(run_dir), jobs=1)
+    assert report.ok
+    assert [len(row.outputs) for row in report.elements] == [0, 1, 1]
+
+
+def test_a_long_error_keeps_the_table_readable(run_dir: Path) -> None:
+    @algorithm
+    def talks(element: BatchElement) -> dict[str, Any]:
+        raise ValueError("word " * 200)
+
+    report = run(talks, Batch.open(run_dir), jobs=1)
+    assert max(map(len, report.table().splitlines())) < 250
+    assert len(report.elements[0].error) > 300
+
+
 def test_html_of_a_report_escapes_what_an_algorithm_raised(run_dir: Path) -> None:
     @algorithm
     def hostile(element: BatchElement) -> dict[str, Any]:
