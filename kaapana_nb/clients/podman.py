@@ -63,11 +63,14 @@ class PodmanRunner:
         try:
             layout = _probe_layout(self._directory / "probe", program)
             result = self.run(layout, environ={}, timeout_s=30)
+            reason = "" if result.exit_code == 0 else f"a container that does nothing ended with {result.exit_code}"
         except PlatformError as error:
-            return error.problem.rstrip(".")
+            reason = error.problem.rstrip(".")
         except OSError as error:
             return f"{self._directory} cannot be written: {error.strerror}"
-        return "" if result.exit_code == 0 else f"a container that does nothing ended with {result.exit_code}"
+        if reason:
+            self._end_pause_process()
+        return reason
 
     def run(
         self,
@@ -168,6 +171,14 @@ class PodmanRunner:
             value = json.loads(done.stdout)
             return value if isinstance(value, dict) else {}
         return {}
+
+    def _end_pause_process(self) -> None:
+        """End the process that keeps a rootless podman's namespaces: of no use where no container runs."""
+        with contextlib.suppress(PlatformError):
+            if not (_runroot(self._directory) / "libpod" / "pause.pid").is_file():
+                return  # there is none, or a newer podman shares the one of the user's own
+            if not self._podman("ps", "--quiet").stdout.strip():  # `migrate` would stop what runs
+                self._podman("system", "migrate")
 
     def _quietly(self, *words: str) -> None:
         self._podman(*words)
