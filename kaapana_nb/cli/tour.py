@@ -84,8 +84,11 @@ def handle(args: argparse.Namespace) -> int:
         print(f"  report    {run / 'otsus-method' / NOTEBOOK}")
         print(f"  export    {directory}")
         print(f"  image     {shipped.archive or shipped.image.reference}")
-        if args.keep and destination.client is not None:
-            _wait(settings, shipped.image.reference.registry)
+        if destination.client is not None:
+            if args.keep:
+                _wait(settings, shipped.image.reference.registry)
+            else:
+                print("            (that registry ends with the tour; `kaapana-nb tour --keep` leaves it up)")
     return 0
 
 
