@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kaapana_nb.clients.layout import OciLayout
 from kaapana_nb.clients.supervise import supervise
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _OWNERS = re.compile(r"\b(chown|chgrp|useradd|adduser|groupadd|addgroup|usermod|setcap|mknod|su|sudo)\b")
 _NOT_OURS = frozenset({"proc", "dev", "sys", "etc/resolv.conf", "etc/hosts"})
 _HOST_FILES = ("/proc", "/dev", "/etc/resolv.conf", "/etc/hosts")
+_FILTER: dict[str, Any] = {"filter": "tar"} if hasattr(tarfile, "tar_filter") else {}
+"""Python 3.11.4 and newer check members themselves as well; Debian 12 has 3.11.2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +175,9 @@ def unpack_tree(blob: Path, root: Path) -> None:
                 if there.is_symlink() or (there.is_file() and not member.isdir()):
                     there.unlink()
                 member.name = str(place)
+                member.mode &= 0o755  # as the filter does
                 member.mode |= stat.S_IRUSR | stat.S_IWUSR | (stat.S_IXUSR if member.isdir() else 0)
-                archive.extract(member, limit, filter="tar")
+                archive.extract(member, limit, **_FILTER)
 
 
 def _hide(directory: Path, name: str) -> None:
