@@ -6,6 +6,7 @@ Sources: PEP 440 and 508 (requirements), PEP 425 and 600 (compatibility tags), P
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -24,6 +25,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 from packaging.version import InvalidVersion, Version
 
 from kaapana_nb.errors import BuildError
+from kaapana_nb.files import write_atomic
 
 if TYPE_CHECKING:
     from kaapana_nb.clients.oci import ImageConfig
@@ -237,13 +239,32 @@ def collect_wheels(
         if lost := [str(pin) for pin in wanted if pin.name not in found]:
             raise BuildError(f"pip brought no usable wheel of {', '.join(lost[:8])} for Python {target}.",
                              "Pin a version that has a wheel, or use --wheelhouse DIR.")  # fmt: skip
+    hashes = _hashes([source / found[pin.name] for pin in wanted], wheels_dir / ".hashes.json")
     return {
         pin.name: Wheel(
-            name=pin.name, version=pin.version, path=source / found[pin.name],
-            sha256=hash_file(source / found[pin.name]),
+            name=pin.name, version=pin.version, path=source / found[pin.name], sha256=hashes[source / found[pin.name]]
         )
         for pin in wanted
     }  # fmt: skip
+
+
+def _hashes(paths: list[Path], memo: Path) -> dict[Path, str]:
+    """sha256 of each file; those that did not change since the last build are not read again."""
+    try:
+        known = json.loads(memo.read_bytes())
+    except (OSError, ValueError):
+        known = {}
+    hashes: dict[Path, str] = {}
+    noted: dict[str, str] = {}
+    for path in paths:
+        status = path.stat()
+        key = f"{path.absolute()} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+        value = known.get(key) if isinstance(known, dict) else None
+        is_hash = isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+        hashes[path] = noted[key] = str(value) if is_hash else hash_file(path)
+    if noted != known:
+        write_atomic(memo, json.dumps(noted).encode())
+    return hashes
 
 
 def _find_all(pins: list[Pin], directory: Path, target: TargetPython) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from packaging.version import Version
 
@@ -113,3 +115,23 @@ def test_pip_that_cannot_download_says_so_without_addresses(tmp_path, monkeypatc
     assert "surely-not-there" in caught.value.problem
     assert "hush" not in str(caught.value)
     assert list((tmp_path / "wheels").iterdir()) == []
+
+
+def test_a_wheel_that_changed_is_hashed_again(tmp_path):
+    house = tmp_path / "house"
+    house.mkdir()
+    wheel = house / "numpy-2.0.0-py3-none-any.whl"
+
+    def hashed() -> str:
+        found = collect_wheels([pin()], TARGET, wheels_dir=tmp_path / "w", wheelhouse=house, log=lambda _: None)
+        return found["numpy"].sha256
+
+    for content in (b"one", b"two"):
+        wheel.write_bytes(content)
+        assert hashed() == hashlib.sha256(content).hexdigest()
+        assert hashed() == hashlib.sha256(content).hexdigest()
+    memo = next(path for path in (tmp_path / "w").iterdir())
+    memo.write_text('{"x": 1}')
+    assert hashed() == hashlib.sha256(b"two").hexdigest()
+    memo.write_text("[")
+    assert hashed() == hashlib.sha256(b"two").hexdigest()
