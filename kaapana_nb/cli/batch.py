@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kaapana_nb.cli.run import open_batch
 from kaapana_nb.contract.exitcodes import FAILED, OK
 
 if TYPE_CHECKING:
@@ -50,7 +51,11 @@ def register(subparsers: Any) -> None:
         )
         command.add_argument("dir", metavar="DIR", type=Path, help="a workflow run, or a directory of DICOM files")
         command.add_argument(
-            "--input", metavar="NAME", help="the operator directory to look at (default: the usual one)"
+            "--in",
+            "--input",
+            dest="input_name",
+            metavar="NAME",
+            help="the operator directory to look at (default: the usual one)",
         )
         command.add_argument("--json", action="store_true", help="print one JSON object")
         if name == "ls":
@@ -93,10 +98,9 @@ def _check(args: argparse.Namespace) -> int:
 def _index(args: argparse.Namespace) -> tuple[Batch, list[SourceIndex]]:
     from tqdm import tqdm
 
-    from kaapana_nb.data.batch import Batch
     from kaapana_nb.data.progress import Job
 
-    batch = Batch.open(args.dir, input_name=args.input)
+    batch = open_batch(args.dir, args.input_name)
     with tqdm(total=len(batch), desc="headers", unit="series", leave=False, disable=None, delay=1) as bar:
 
         def show(done: int, total: int, what: str) -> None:

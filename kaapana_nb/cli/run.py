@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kaapana_nb.errors import UsageError
+from kaapana_nb.contract.names import directory_name
+from kaapana_nb.errors import ContractError, UsageError
 
 if TYPE_CHECKING:
     from kaapana_nb.data.batch import Batch
@@ -66,11 +67,36 @@ def parse_parameters(texts: list[str]) -> dict[str, str]:
     return values
 
 
-def open_batch(path: Path, input_name: str | None) -> Batch:
-    """The batch of ``--batch``, in the platform's layout."""
-    from kaapana_nb.data.batch import Batch
+def option_name(flag: str, value: str) -> str:
+    """The value of an option that names an operator's directory, checked."""
+    try:
+        return directory_name(value, flag)
+    except ContractError as error:
+        raise UsageError(error.problem, f"Give a plain name such as get-input-data: {flag} NAME") from error
 
-    return Batch.open(path, input_name=input_name)
+
+def open_batch(path: Path, input_name: str | None, output_name: str | None = None) -> Batch:
+    """The batch of ``--batch`` with the input of ``--in``, and with results in `output_name`.
+
+    Raises
+    ------
+    UsageError
+        When ``--in`` is no name, or input and output would be one directory.
+    """
+    from kaapana_nb.data.batch import DEFAULT_OUTPUT, Batch
+
+    if input_name is not None:
+        option_name("--in", input_name)
+    output = DEFAULT_OUTPUT if output_name is None else output_name
+    if input_name != output:
+        # Without --in the input is guessed, and from all there is: not from what --out leaves of it.
+        batch = Batch.open(path, input_name=input_name, output_name=None if input_name is None else output)
+        if batch.input_name != output:
+            return batch.with_output(output)
+    raise UsageError(
+        f"Input and output are both {output!r}: results would be mixed with what they are made from.",
+        "Name another input with --in NAME, or to `kaapana-nb run` another output with --out NAME.",
+    )
 
 
 def warn_of_unusable(batch: Batch, algorithm: AlgorithmSpec) -> None:
@@ -96,7 +122,8 @@ def handle(args: argparse.Namespace) -> int:
     check_parameters(spec, parameters)
     if args.jobs is not None and args.jobs < 1:
         raise UsageError(f"--jobs is {args.jobs}; a whole number from 1 on was expected.", "Leave --jobs out.")
-    batch = open_batch(args.batch, args.input_name).with_output(args.out or algorithm.name)
+    output_name = algorithm.name if args.out is None else option_name("--out", args.out)
+    batch = open_batch(args.batch, args.input_name, output_name)
     check_writable(batch)
     warn_of_unusable(batch, algorithm)
     remove_output(batch)

@@ -53,7 +53,7 @@ def handle(args: argparse.Namespace) -> int:
     spec.require_run_cell()
     directory = args.directory or Path(f"extension-{spec.name}")
     parameters = parse_parameters(args.parameters)
-    batch = open_batch(args.batch, args.input_name)
+    batch = open_batch(args.batch, args.input_name, spec.name)
     # Slow imports come after what can be wrong without them.
     from kaapana_nb.cli.steps import Steps
     from kaapana_nb.reference import ImageReference

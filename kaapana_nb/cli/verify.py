@@ -51,7 +51,7 @@ def handle(args: argparse.Namespace) -> int:
     exported = read_export(args.directory)
     parameters = parse_parameters(args.parameters)
     check_parameters(NotebookSpec.read(exported.program), parameters)
-    batch = open_batch(args.batch, args.input_name)
+    batch = open_batch(args.batch, args.input_name, exported.name)
     settings = Settings.from_environ()
     image = build_image(exported.context, settings=settings, wheelhouse=wheelhouse_of(args.directory), log=log)
     runner = find_runner(settings, log)

@@ -317,7 +317,7 @@ def _guess_input(batch_dir: Path, names: list[str], output_name: str) -> str:
     seen = f"{', '.join(sorted(counts)[:10])}" if counts else "none"
     raise BatchError(
         f"The elements of {batch_dir} have no {DEFAULT_INPUT!r} directory to read from; directories seen: {seen}.",
-        "Name the input: Batch.open(DIR, input_name=NAME).",
+        "Name the input: --in NAME, in Python Batch.open(DIR, input_name=NAME).",
     )
 
 

@@ -82,7 +82,7 @@ class BatchElement:
             raise BatchError(
                 f"Batch element {self.name} has no input: {self.input_dir} {state}; files of one series were expected.",
                 f"Check the operator that writes {self.input_name!r}, or name another input: "
-                "Batch.open(DIR, input_name=NAME).",
+                "--in NAME, in Python Batch.open(DIR, input_name=NAME).",
             )
         return found
 
@@ -103,8 +103,8 @@ class BatchElement:
         if not headers:
             raise DicomError(
                 f"Batch element {self.name} has no DICOM file among the {len(entries)} in {self.input_dir}.",
-                "Name the input that holds DICOM: Batch.open(DIR, input_name=NAME), or see what is wrong with each "
-                "file: kaapana-nb batch check DIR",
+                "Name the input that holds DICOM: --in NAME, in Python Batch.open(DIR, input_name=NAME); or see what "
+                "is wrong with each file: kaapana-nb batch check DIR",
             )
         return headers
 
