@@ -146,6 +146,43 @@ def test_sequences_of_undefined_length_are_walked_over(tmp_path):
     assert without_place(row) == by_pydicom(path)
 
 
+def explicit(tag: int, vr: bytes, value: bytes) -> bytes:
+    head = (tag >> 16).to_bytes(2, "little") + (tag & 0xFFFF).to_bytes(2, "little") + vr
+    if vr == b"OW":
+        return head + bytes(2) + len(value).to_bytes(4, "little") + value
+    return head + len(value).to_bytes(2, "little") + value
+
+
+def file_of(syntax: bytes, *elements: bytes) -> bytes:
+    return bytes(128) + b"DICM" + explicit(0x00020010, b"UI", syntax) + b"".join(elements)
+
+
+SOP_CLASS = explicit(0x00080016, b"UI", b"1.2.840.10008.5.1.4.1.1.2\0")
+SOP_INSTANCE = explicit(0x00080018, b"UI", b"1.2.3.4\0")
+PIXELS = explicit(0x7FE00010, b"OW", b"ab")
+
+
+def test_the_walker_leaves_tags_out_of_order_to_pydicom(tmp_path):
+    plain = b"1.2.840.10008.1.2.1\0"
+    in_order = file_of(plain, SOP_CLASS, SOP_INSTANCE, PIXELS)
+    assert HeaderWalker().read(in_order, tmp_path, "x", len(in_order)) is not None
+    for elements in ((SOP_INSTANCE, SOP_CLASS), (SOP_CLASS, SOP_INSTANCE, SOP_INSTANCE)):
+        data = file_of(plain, *elements, PIXELS)
+        assert HeaderWalker().read(data, tmp_path, "x", len(data)) is None
+
+
+def test_layouts_never_vary_in_transfer_syntax(tmp_path):
+    packed = PIXELS[:8] + b"\xff\xff\xff\xff" + PIXELS[12:]
+    walker = HeaderWalker()
+    for syntax in (b"1.2.840.10008.1.2.4.50", b"1.2.840.10008.1.2.5\0", b"1.2.840.10008.1.2.4.70"):
+        data = file_of(syntax, SOP_CLASS, SOP_INSTANCE, packed)
+        row = walker.read(data, tmp_path, "x", len(data))
+        assert row is not None
+        assert row.transfer_syntax_uid == syntax.rstrip(b"\0").decode()
+    data = file_of(b"1.2.3.4\0", SOP_CLASS, SOP_INSTANCE, packed)
+    assert walker.read(data, tmp_path, "x", len(data)) is None
+
+
 def test_every_tag_of_a_row_has_an_attribute():
     assert set(TAGS.values()) < set(InstanceHeader._fields)
 

@@ -117,6 +117,7 @@ def test_files_that_just_changed_are_not_remembered(run, monkeypatch):
         lambda data: b"",
         lambda data: data[: len(data) // 2],
         lambda data: data.replace(b"Thorax", b"Xhorax"),
+        lambda data: data.replace(b"Thorax", b"Xhorax", 1),
         lambda data: data[:60] + bytes([data[60] ^ 1]) + data[61:],
         lambda data: b"kaapana-nb index 1\n99999999999 x\n",
         lambda data: os.urandom(1000),
