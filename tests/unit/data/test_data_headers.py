@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
+import tracemalloc
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -223,7 +224,13 @@ def test_a_deflated_bomb_is_inflated_no_further_than_a_header(tmp_path):
     body = packer.compress(element) + b"".join(packer.compress(bytes(1 << 20)) for _ in range(64)) + packer.flush()
     (tmp_path / "bomb.dcm").write_bytes(bytes(128) + b"DICM" + meta + body)
     begin = time.monotonic()
-    assert isinstance(read_header(tmp_path / "bomb.dcm"), Unreadable)
+    tracemalloc.start()
+    try:
+        assert isinstance(read_header(tmp_path / "bomb.dcm"), Unreadable)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 32 << 20
     assert time.monotonic() - begin < SLOW_S
 
 
