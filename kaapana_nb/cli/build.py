@@ -38,6 +38,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--archive", type=Path, metavar="FILE", help="also write the image to one file")
     parser.add_argument("--base", metavar="REF|DIR", help="base image instead of the Dockerfile's FROM")
     parser.add_argument("--wheelhouse", type=Path, metavar="DIR", help="take wheels from here, download nothing")
+    parser.add_argument(
+        "--batch", type=Path, metavar="DIR", help="search the files for this batch's patients, as export does"
+    )
     tags = parser.add_mutually_exclusive_group()
     tags.add_argument("--tag", default="", help="tag instead of the label VERSION")
     tags.add_argument("--platform-version", metavar="V", help="tag as a platform of this (build) version expects it")
@@ -57,6 +60,9 @@ def build(args: argparse.Namespace) -> int:
     """Build, push, write the archive, print."""
     from kaapana_nb.ship.archive import write_archive
     from kaapana_nb.ship.build import build_image, find_contexts, push_image, push_target, registry_client
+    from kaapana_nb.ship.export import allowed_of
+    from kaapana_nb.ship.guard import batch_to_guard, guard_context
+    from kaapana_nb.ship.wheelhouse import wheelhouse_of
 
     settings = Settings.from_environ()
     contexts = find_contexts(args.directory)
@@ -67,11 +73,16 @@ def build(args: argparse.Namespace) -> int:
             f"--archive takes one image; {args.directory} has {len(contexts)} processing containers.",
             f"Name one of them: {contexts[0]}",
         )
+    allowed = allowed_of(args.directory)
+    batch = batch_to_guard(args.batch)
+    for context in contexts:
+        guard_context(args.directory, context, batch=batch, allowed=allowed)
     images = []
     for context in contexts:
         name = _name(args, context)
         options = {
-            "settings": settings, "builder": args.builder, "base": args.base, "wheelhouse": args.wheelhouse,
+            "settings": settings, "builder": args.builder, "base": args.base,
+            "wheelhouse": args.wheelhouse or wheelhouse_of(args.directory),
             "tag": name.tag, "log": _say,
         }  # fmt: skip
         if args.push is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,7 @@ def export_checked(args: argparse.Namespace) -> ExtensionFiles:
     guarded = guard(extension, batch=batch_to_guard(args.batch), allowed=frozenset(args.allow), notebook=args.notebook)
     for line in (*extension.warnings, *guarded.lines()):
         print(line, file=sys.stderr)
-    return extension
+    return replace(extension, allowed=guarded.fingerprints)
 
 
 def _show(extension: ExtensionFiles, path: str) -> int:

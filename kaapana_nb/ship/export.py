@@ -50,6 +50,8 @@ class ExtensionFiles:
         Relative POSIX path -> content.
     warnings
         The platform's traps that do not stop the export, for the user to read.
+    allowed
+        Fingerprints of findings of the privacy guard that the user took.
     """
 
     name: str
@@ -59,6 +61,7 @@ class ExtensionFiles:
     runner: str
     files: Mapping[str, bytes]
     warnings: tuple[str, ...] = ()
+    allowed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for path in self.files:
@@ -75,6 +78,7 @@ class ExtensionFiles:
             "platform": self.profile,
             "program": self.program,
             "runner": self.runner,
+            "allowed": list(self.allowed),
             "files": hashes,
         }
         return (json.dumps(data, indent=1, sort_keys=True) + "\n").encode()
@@ -396,6 +400,12 @@ def _record(path: Path) -> dict[str, Any]:
         return record if isinstance(record, dict) else {}
     except (OSError, ValueError):
         return {}
+
+
+def allowed_of(directory: Path) -> frozenset[str]:
+    """Fingerprints that were allowed when the export in `directory` was written."""
+    allowed = _record(directory / RECORD_FILE).get("allowed")
+    return frozenset(item for item in allowed if isinstance(item, str)) if isinstance(allowed, list) else frozenset()
 
 
 def _recorded(path: Path) -> dict[str, str]:

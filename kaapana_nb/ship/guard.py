@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,13 @@ class Guarded:
         Findings that the user allowed by their fingerprints.
     unread
         Batch elements without a readable header: their patients' identifiers are not known.
+    fingerprints
+        Of what was allowed, for the export's record: as seen with this batch, and as seen without any.
     """
 
     allowed: tuple[Finding, ...] = ()
     unread: tuple[str, ...] = ()
+    fingerprints: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """A line for each."""
@@ -53,7 +57,36 @@ def guard(
     if notebook is not None and notebook.suffix == ".ipynb":
         findings += scan_files({notebook.name: _outputs(notebook)}, replace(identifiers, uids=frozenset()))
     require_private(finding for finding in findings if finding.fingerprint not in allowed)
-    return Guarded(allowed=findings, unread=identifiers.unread)
+    return _guarded(findings, identifiers, extension.files)
+
+
+def _guarded(findings: tuple[Finding, ...], identifiers: Identifiers, files: Mapping[str, bytes]) -> Guarded:
+    fingerprints = {finding.fingerprint for finding in findings}
+    if findings and len(identifiers):
+        places = {(finding.file, finding.cell, finding.line, finding.kind) for finding in findings}
+        for finding in scan_files(files, Identifiers()):
+            if (finding.file, finding.cell, finding.line, finding.kind) in places:
+                fingerprints.add(finding.fingerprint)
+    return Guarded(allowed=findings, unread=identifiers.unread, fingerprints=tuple(sorted(fingerprints)))
+
+
+def guard_context(directory: Path, context: Path, *, batch: Batch | None, allowed: frozenset[str]) -> Guarded:
+    """Search a build context of the export in `directory`, which may have been edited, before an image is made of it.
+
+    Raises
+    ------
+    PrivacyError
+        As `guard` does.
+    """
+    files = {
+        path.relative_to(directory).as_posix(): path.read_bytes()
+        for path in sorted(context.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }
+    identifiers = Identifiers() if batch is None else collect_identifiers(batch)
+    findings = scan_files(files, identifiers)
+    require_private(finding for finding in findings if finding.fingerprint not in allowed)
+    return _guarded(findings, identifiers, files)
 
 
 def _outputs(path: Path) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -98,6 +98,7 @@ def ship_notebook(
             log(f"registry {destination.reference.registry} takes {destination.reference.repository}")
         extension = export_notebook(notebook, profile, script=script)
         guarded = guard(extension, batch=batch, allowed=allowed, notebook=notebook)
+        extension = replace(extension, allowed=guarded.fingerprints)
         log(f"{notebook.name}: algorithm {extension.name} {extension.version}, {len(batch)} series, nothing private")
         for line in (*extension.warnings, *guarded.lines()):
             log(line)

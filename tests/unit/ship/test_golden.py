@@ -40,3 +40,26 @@ def test_rendering_is_as_it_was_looked_at(name: str, stem: str) -> None:
     assert sorted(shown) == sorted(golden)
     for path, data in shown.items():
         assert data.decode() == golden[path].decode(), path
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "export-otsus-method.md"
+LANGUAGES = {".py": "python", ".json": "json", ".yaml": "yaml", ".ipynb": "json"}
+
+
+def test_the_documentation_shows_the_same_files() -> None:
+    """docs/export-otsus-method.md is written from what is rendered; ``KAAPANA_NB_GOLDEN=write`` writes it."""
+    root = GOLDEN / "0.6" / "otsus_method"
+    lines = [
+        "# The export of `notebooks/otsus_method.ipynb` for Kaapana 0.6, file by file",
+        "",
+        "Written from what `kaapana-nb export` renders (with a short requirements file and one module beside the notebook);",
+        "do not edit it. What each file is for says [export.md](export.md).",
+    ]
+    for path in sorted(root.rglob("*")):
+        if path.is_file():
+            language = LANGUAGES.get(path.suffix, "dockerfile" if path.name == "Dockerfile" else "text")
+            lines += ["", f"## `{path.relative_to(root)}`", "", f"~~~{language}", path.read_text().rstrip(), "~~~"]
+    text = "\n".join(lines) + "\n"
+    if os.environ.get("KAAPANA_NB_GOLDEN") == "write":
+        PAGE.write_text(text)
+    assert PAGE.read_text() == text

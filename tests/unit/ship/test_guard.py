@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -12,8 +13,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from kaapana_nb.contract.profiles import profile
 from kaapana_nb.data.batch import Batch
 from kaapana_nb.errors import PrivacyError
-from kaapana_nb.ship.export import export_notebook
-from kaapana_nb.ship.guard import guard
+from kaapana_nb.ship.export import allowed_of, export_notebook, write_extension
+from kaapana_nb.ship.guard import guard, guard_context
 
 ALGORITHM = """
 from kaapana_nb import Batch, BatchElement, algorithm, run
@@ -71,6 +72,13 @@ def test_what_was_looked_at_may_leave(sample_run: Path, tmp_path: Path) -> None:
         guard(extension, batch=batch, allowed=frozenset(), notebook=path)
     fingerprints = frozenset(word.strip("[]") for word in caught.value.problem.split() if word.startswith("["))
     guarded = guard(extension, batch=batch, allowed=fingerprints, notebook=path)
+    write_extension(replace(extension, allowed=guarded.fingerprints), tmp_path / "out")
+    context = tmp_path / "out" / "processing-containers" / "my-count"
+    recorded = allowed_of(tmp_path / "out")
+    guard_context(tmp_path / "out", context, batch=batch, allowed=recorded)
+    (context / "files" / "my_count.ipynb").write_text(f"edited: seen in {name}")
+    with pytest.raises(PrivacyError):
+        guard_context(tmp_path / "out", context, batch=batch, allowed=recorded)
     assert len(guarded.allowed) == len(fingerprints) >= 1
     assert name not in "".join(guarded.lines())
 
@@ -83,3 +91,21 @@ def test_a_secret_stops_it_without_any_batch(tmp_path: Path) -> None:
     with pytest.raises(PrivacyError) as caught:
         guard(export_notebook(path, profile()), batch=None, allowed=frozenset())
     assert "AKIAIOSFODNN7EXAMPLE" not in str(caught.value)
+
+
+def test_an_allowed_secret_is_allowed_at_the_build_without_the_batch(sample_run: Path, tmp_path: Path) -> None:
+    batch = Batch.open(sample_run)
+    path = planted(tmp_path, "nowhere", "")
+    document = nbformat.read(path, as_version=4)
+    document.cells.append(new_code_cell("aws = 'AKIAIOSFODNN7EXAMPLE'"))
+    path.write_text(nbformat.writes(document))
+    extension = export_notebook(path, profile())
+    with pytest.raises(PrivacyError) as caught:
+        guard(extension, batch=batch, allowed=frozenset())
+    allowed = frozenset(word.strip("[]") for word in caught.value.problem.split() if word.startswith("["))
+    guarded = guard(extension, batch=batch, allowed=allowed)
+    write_extension(replace(extension, allowed=guarded.fingerprints), tmp_path / "out")
+    context = tmp_path / "out" / "processing-containers" / "my-count"
+    guard_context(tmp_path / "out", context, batch=None, allowed=allowed_of(tmp_path / "out"))
+    with pytest.raises(PrivacyError):
+        guard_context(tmp_path / "out", context, batch=None, allowed=frozenset())
