@@ -1,7 +1,7 @@
 """Benchmarks of the data layer against pydicom and SimpleITK: ratios of one run, on data that is made here.
 
-    python tests/bench/bench_data.py --work DIR            all of it; writes docs/performance.svg and prints the tables
-    python tests/bench/bench_data.py --work DIR --quick    a tenth of the data, to see that it runs
+    python tests/bench/bench_data.py            all of it; writes docs/performance.svg and prints the tables
+    python tests/bench/bench_data.py --quick    a tenth of the data, to see that it runs
 
 Exit code 1 when a target of `TARGETS` is missed. Each pair is timed in turn, so that a busy machine slows both.
 """
@@ -35,6 +35,7 @@ from kaapana_nb.data.index import Source, index_sources, series_table
 from kaapana_nb.data.reader import read_headers
 from kaapana_nb.data.scan import CACHE_NAME
 from kaapana_nb.data.series import read_series
+from kaapana_nb.settings import Settings
 
 HERE = Path(__file__).parent
 CHART = HERE.parent.parent / "docs" / "performance.svg"
@@ -329,7 +330,12 @@ def machine() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, help="where the data is made, and kept for the next run")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Settings.from_environ().home / "bench",
+        help="where the data is made (about 1.5 GB), and kept for the next run; default: %(default)s",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="a tenth of the data; the chart is not written")
     args = parser.parse_args()
