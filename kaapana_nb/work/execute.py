@@ -37,6 +37,7 @@ from kaapana_nb.work.mask import mask_identifiers
 from kaapana_nb.work.notebook import NotebookSpec
 from kaapana_nb.work.parameters import reject_unknown
 from kaapana_nb.work.progress import LOG_VARIABLE
+from kaapana_nb.work.progress_relay import bar_on
 from kaapana_nb.work.report import REPORT_FILE, RunReport, load_report
 from kaapana_nb.work.run import check_writable
 
@@ -236,7 +237,7 @@ def _papermill(spec: NotebookSpec, target: Path, environ: Mapping[str, str]) -> 
     values = {name: environ[name.upper()] for name in spec.variables if name.upper() in environ}
     algorithm_names = {parameter.name for parameter in _parameters(spec)}
     injected = {name: _literal(text) for name, text in values.items() if name not in algorithm_names}
-    with _kernel_environment(environ) as directory:
+    with bar_on(sys.stderr) as shown, _kernel_environment(environ) as directory:
         draft = directory / "notebook.ipynb"
         nbformat.write(notebook, draft)
         settings = {
@@ -251,8 +252,8 @@ def _papermill(spec: NotebookSpec, target: Path, environ: Mapping[str, str]) -> 
                 parameters=injected,
                 kernel_name="python3",
                 progress_bar=False,
-                stdout_file=sys.stderr,  # stdout is for data: a report, or JSON
-                stderr_file=sys.stderr,
+                stdout_file=shown,  # stdout is for data: a report, or JSON
+                stderr_file=shown,
                 start_timeout=_START_TIMEOUT_S,
                 cwd=str(spec.path.absolute().parent),
                 kernel_manager_class="kaapana_nb.work.kernel.QuietKernelManager",

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TextIO
 
 from kaapana_nb.work.report import ElementOutcome
 
@@ -33,9 +33,18 @@ def progress_for(label: str, total: int) -> Progress:
     if mode != "log":
         if _in_notebook():
             return _NotebookBar(label, total)
-        if sys.stderr.isatty():
+        if bar_fits(sys.stderr):
             return _TerminalBar(label, total)
     return _Lines(label, total)
+
+
+def bar_fits(stream: TextIO) -> bool:
+    """Whether `stream` is a terminal that someone watches; continuous integration keeps what it is given."""
+    try:
+        columns = os.get_terminal_size(stream.fileno()).columns
+    except OSError:  # a file, a pipe or no file at all
+        return False
+    return columns > 0 and not os.environ.get("CI")
 
 
 def _in_notebook() -> bool:
