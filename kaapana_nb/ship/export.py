@@ -23,6 +23,7 @@ from kaapana_nb.ship.chart_files import chart_files
 from kaapana_nb.ship.dag_files import dag_files, module_name, version_of
 from kaapana_nb.ship.lint import lint, require_no_errors
 from kaapana_nb.ship.own_wheel import WHEEL_NAME, own_wheel
+from kaapana_nb.ship.provenance import provenance
 from kaapana_nb.ship.requirements import pins_for
 from kaapana_nb.ship.requirements import render as render_requirements
 from kaapana_nb.ship.task_api import FILE as TASK_API_FILE
@@ -116,6 +117,7 @@ def export_notebook(path: Path, profile: Profile, *, script: bool = False) -> Ex
         requirements=requirements,
         wheel=own_wheel() if program.needs_us else None,
         modules=modules,
+        labels=provenance(path),
         warnings=tuple(str(trap) for trap in warnings),
     )
 
@@ -167,12 +169,13 @@ def render(
     requirements: str,
     wheel: bytes | None,
     modules: Mapping[str, bytes],
+    labels: Mapping[str, str] = MappingProxyType({}),
     warnings: tuple[str, ...] = (),
 ) -> ExtensionFiles:
     """The extension's files. Pure: the same values give the same bytes."""
     base = f"processing-containers/{spec.name}"
     files = {
-        f"{base}/Dockerfile": dockerfile(spec, profile, program, modules).encode(),
+        f"{base}/Dockerfile": dockerfile(spec, profile, program, modules, labels).encode(),
         f"{base}/files/{program.file_name}": program.data,
         f"{base}/files/requirements.txt": requirements.encode(),
         **{f"{base}/files/{name}": data for name, data in modules.items()},
@@ -194,7 +197,9 @@ def render(
     )
 
 
-def dockerfile(spec: NotebookSpec, profile: Profile, program: Program, modules: Mapping[str, bytes]) -> str:
+def dockerfile(
+    spec: NotebookSpec, profile: Profile, program: Program, modules: Mapping[str, bytes], labels: Mapping[str, str]
+) -> str:
     """The processing container's Dockerfile.
 
     Unless the algorithm declares system packages, its only RUN line is the one that the layers builder understands.
@@ -206,6 +211,9 @@ def dockerfile(spec: NotebookSpec, profile: Profile, program: Program, modules: 
         f'LABEL IMAGE="{spec.name}"',
         f'LABEL VERSION="{version_of(spec)}"',
         f'LABEL {profile.ignore_label}="False"',
+        f'LABEL org.opencontainers.image.title="{spec.name}"',
+        f'LABEL org.opencontainers.image.version="{version_of(spec)}"',
+        *(f"LABEL {name}={json.dumps(value)}" for name, value in sorted(labels.items())),
         f"ENV PYTHONPATH={PACKAGES_DIR} PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1",
         f"WORKDIR {APP_DIR}",
     ]

@@ -52,8 +52,8 @@ def test_the_documentation_shows_the_same_files() -> None:
     lines = [
         "# The export of `notebooks/otsus_method.ipynb` for Kaapana 0.6, file by file",
         "",
-        "Written from what `kaapana-nb export` renders (with a short requirements file and one module beside the notebook);",
-        "do not edit it. What each file is for says [export.md](export.md).",
+        "Written from what `kaapana-nb export` renders, with a short requirements file and one module beside the",
+        "notebook; do not edit it. What each file is for says [export.md](export.md).",
     ]
     for path in sorted(root.rglob("*")):
         if path.is_file():

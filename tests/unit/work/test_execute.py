@@ -157,6 +157,23 @@ def test_sigterm_ends_the_execution_as_the_platform_asks(notebook: Write, run_di
     assert nbformat.read(executed, as_version=4).cells
 
 
+def test_sigterm_is_heard_as_process_1_of_a_container(notebook: Write, run_dir: Path) -> None:
+    namespace = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if subprocess.run([*namespace, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this machine lets this user make no process namespace")
+    path = notebook(IMPORTS, SLOW.replace("0.1", "60"), "run(threshold, Batch.from_environ(), jobs=1)")
+    environ = environment_for(run_dir, "batch", output_name="threshold")
+    command = [*namespace, sys.executable, "-m", "kaapana_nb", "execute", str(path)]
+    outer = subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL)
+    executed = run_dir / "threshold" / "example.ipynb"
+    deadline = time.monotonic() + 60
+    while not executed.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    (first,) = Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
+    os.kill(int(first), signal.SIGTERM)
+    assert outer.wait(timeout=30) == 128 + signal.SIGTERM
+
+
 def _with_marker(marker: str) -> list[int]:
     """Processes whose environment holds the marker."""
     found = []
