@@ -127,7 +127,7 @@ def handle(args: argparse.Namespace) -> int:
     check_writable(batch)
     warn_of_unusable(batch, algorithm)
     remove_output(batch)
-    base = {**os.environ, "KAAPANA_NB_PROGRESS": "log"}
+    base = dict(os.environ)
     if args.jobs is not None:
         base["KAAPANA_NB_JOBS"] = str(args.jobs)
     environ = environment_for(

@@ -139,7 +139,8 @@ def execute(path: Path, environ: Mapping[str, str], *, log: Callable[[str], None
     report_file.unlink(missing_ok=True)
     try:
         if target is None:
-            run_script(path, environ)
+            with contextlib.redirect_stdout(sys.stderr):  # as of a notebook: stdout is for data
+                run_script(path, environ)
         else:
             _papermill(spec, target, environ)
     except _CellFailedError as failed:

@@ -30,7 +30,7 @@ def talks(element: BatchElement) -> dict:
 
 run(talks, Batch.from_environ())
 """
-BAR = re.compile(r"\rtalks: +\d+%\|.*1/2 ")
+BAR = re.compile(r"\rtalks: +\d+%\|.*[01]/2 ")
 
 
 def in_a_terminal(command: list[str], environ: dict[str, str], columns: int) -> tuple[int, str, str]:
@@ -49,13 +49,16 @@ def in_a_terminal(command: list[str], environ: dict[str, str], columns: int) -> 
         return process.wait(60), stdout, shown.decode()
 
 
-@pytest.mark.parametrize("watcher", ["a person", "CI", "nobody"])
-def test_run_in_a_terminal(tmp_path: Path, sample_run: Path, watcher: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "watcher"),
+    [("ipynb", "a person"), ("ipynb", "CI"), ("ipynb", "nobody"), ("py", "a person"), ("py", "CI")],
+)
+def test_run_in_a_terminal(tmp_path: Path, sample_run: Path, kind: str, watcher: str) -> None:
     """A terminal that nobody looks at has no columns, as that of a container in the background."""
     for series in sorted((sample_run / "batch").iterdir())[:2]:
         shutil.copytree(series, tmp_path / "run" / "batch" / series.name)
-    notebook = tmp_path / "talks.ipynb"
-    notebook.write_text(nbformat.writes(new_notebook(cells=[new_code_cell(NOTEBOOK)])))
+    notebook = tmp_path / f"talks.{kind}"
+    notebook.write_text(NOTEBOOK if kind == "py" else nbformat.writes(new_notebook(cells=[new_code_cell(NOTEBOOK)])))
     environ = {name: value for name, value in os.environ.items() if name != "CI"}
     if watcher == "CI":
         environ["CI"] = "true"
@@ -64,6 +67,7 @@ def test_run_in_a_terminal(tmp_path: Path, sample_run: Path, watcher: str) -> No
     assert code == 0, shown
     assert "2 of 2 succeeded" in stdout
     assert "a cell prints\r\n" in shown
+    assert "a cell prints" not in stdout
     assert bool(BAR.search(shown)) == (watcher == "a person")
     assert ("talks [1/2]" in shown) == (watcher != "a person")
 
