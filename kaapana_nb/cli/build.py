@@ -60,8 +60,7 @@ def build(args: argparse.Namespace) -> int:
     """Build, push, write the archive, print."""
     from kaapana_nb.ship.archive import write_archive
     from kaapana_nb.ship.build import build_image, find_contexts, push_image, push_target, registry_client
-    from kaapana_nb.ship.export import allowed_of
-    from kaapana_nb.ship.guard import batch_to_guard, guard_context
+    from kaapana_nb.ship.context_guard import batch_to_guard, guard_context
     from kaapana_nb.ship.wheelhouse import wheelhouse_of
 
     settings = Settings.from_environ()
@@ -73,10 +72,9 @@ def build(args: argparse.Namespace) -> int:
             f"--archive takes one image; {args.directory} has {len(contexts)} processing containers.",
             f"Name one of them: {contexts[0]}",
         )
-    allowed = allowed_of(args.directory)
     batch = batch_to_guard(args.batch)
     for context in contexts:
-        guard_context(args.directory, context, batch=batch, allowed=allowed)
+        guard_context(args.directory, context, batch=batch)
     images = []
     for context in contexts:
         name = _name(args, context)

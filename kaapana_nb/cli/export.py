@@ -59,8 +59,9 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
 
 def export_checked(args: argparse.Namespace) -> ExtensionFiles:
     """Render the extension and search it for what must not leave; nothing is written yet."""
+    from kaapana_nb.ship.context_guard import batch_to_guard
     from kaapana_nb.ship.export import export_notebook
-    from kaapana_nb.ship.guard import batch_to_guard, guard
+    from kaapana_nb.ship.guard import guard
 
     extension = export_notebook(args.notebook, profile(args.platform), script=args.script)
     guarded = guard(extension, batch=batch_to_guard(args.batch), allowed=frozenset(args.allow), notebook=args.notebook)

@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
-from typing import Any
 
 from kaapana_nb.contract.profiles import Profile
 from kaapana_nb.errors import NotebookError, UsageError
@@ -24,14 +23,12 @@ from kaapana_nb.ship.dag_files import dag_files, module_name, version_of
 from kaapana_nb.ship.lint import lint, require_no_errors
 from kaapana_nb.ship.own_wheel import WHEEL_NAME, own_wheel
 from kaapana_nb.ship.provenance import provenance
+from kaapana_nb.ship.record import RECORD_FILE, read_record, recorded_hashes
 from kaapana_nb.ship.requirements import pins_for
 from kaapana_nb.ship.requirements import render as render_requirements
 from kaapana_nb.ship.task_api import FILE as TASK_API_FILE
 from kaapana_nb.ship.task_api import processing_container
 from kaapana_nb.work.notebook import NotebookSpec
-
-RECORD_FILE = "export.json"
-"""What an export wrote, with hashes: a later export replaces only what nobody edited."""
 
 APP_DIR = "/kaapana/app"
 PACKAGES_DIR = "/kaapana/packages"
@@ -332,7 +329,7 @@ def check_directory(directory: Path, name: str) -> None:
     check_target(directory, "-o")
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"{directory} is a file; a directory was expected.", "Name another directory with -o.")
-    other = _record(directory / RECORD_FILE).get("name", name)
+    other = read_record(directory).get("name", name)
     if other != name:
         raise UsageError(
             f"{directory} holds the export of {str(other)!r:.80}; that of {name} would mix with it.",
@@ -362,7 +359,7 @@ def write_extension(extension: ExtensionFiles, directory: Path, *, force: bool =
     """
     check_directory(directory, extension.name)
     record_path = directory / RECORD_FILE
-    before = _recorded(record_path)
+    before = recorded_hashes(directory)
     edited = []
     for name, data in extension.files.items():
         path = directory / name
@@ -400,27 +397,3 @@ def _parents(root: Path, path: Path) -> Iterator[Path]:
     while path.parent != root and path.parent != path:
         path = path.parent
         yield path
-
-
-def _record(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_bytes())
-        return record if isinstance(record, dict) else {}
-    except (OSError, ValueError):
-        return {}
-
-
-def allowed_of(directory: Path) -> frozenset[str]:
-    """Fingerprints that were allowed when the export in `directory` was written."""
-    allowed = _record(directory / RECORD_FILE).get("allowed")
-    return frozenset(item for item in allowed if isinstance(item, str)) if isinstance(allowed, list) else frozenset()
-
-
-def _recorded(path: Path) -> dict[str, str]:
-    """Hashes by path of an earlier export; paths that would leave the directory do not count."""
-    files = _record(path).get("files")
-    return {
-        str(name): str(value)
-        for name, value in (files.items() if isinstance(files, dict) else ())
-        if not str(name).startswith("/") and ".." not in PurePosixPath(str(name)).parts
-    }

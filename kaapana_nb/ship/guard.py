@@ -70,19 +70,14 @@ def _guarded(findings: tuple[Finding, ...], identifiers: Identifiers, files: Map
     return Guarded(allowed=findings, unread=identifiers.unread, fingerprints=tuple(sorted(fingerprints)))
 
 
-def guard_context(directory: Path, context: Path, *, batch: Batch | None, allowed: frozenset[str]) -> Guarded:
-    """Search a build context of the export in `directory`, which may have been edited, before an image is made of it.
+def guard_files(files: Mapping[str, bytes], *, batch: Batch | None, allowed: frozenset[str]) -> Guarded:
+    """Search files of a build context, as `guard` does.
 
     Raises
     ------
     PrivacyError
         As `guard` does.
     """
-    files = {
-        path.relative_to(directory).as_posix(): path.read_bytes()
-        for path in sorted(context.rglob("*"))
-        if path.is_file() and not path.is_symlink()
-    }
     identifiers = Identifiers() if batch is None else collect_identifiers(batch)
     findings = scan_files(files, identifiers)
     require_private(finding for finding in findings if finding.fingerprint not in allowed)
@@ -107,8 +102,3 @@ def _outputs(path: Path) -> bytes:
 def _text(output: dict[str, Any]) -> dict[str, Any]:
     data = output.get("data", {})
     return {**output, "data": {kind: value for kind, value in data.items() if not kind.startswith("image/")}}
-
-
-def batch_to_guard(path: Path | None) -> Batch | None:
-    """The batch of ``--batch`` for `guard`, or none."""
-    return None if path is None else Batch.open(path)

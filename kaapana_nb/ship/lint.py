@@ -11,7 +11,6 @@ from kaapana_nb.contract.profiles import Profile
 from kaapana_nb.errors import NotebookError
 from kaapana_nb.ship.chain import chain_for
 from kaapana_nb.ship.dag_files import dag_module, operator_module
-from kaapana_nb.ship.segmentation_preflight import is_known_anatomy
 from kaapana_nb.work.notebook import AlgorithmSpec, NotebookSpec
 
 RELEASE_CHARACTERS = 42
@@ -94,6 +93,8 @@ def _literal_traps(module: str) -> Iterator[Trap]:
 
 
 def _algorithm_traps(algorithm: AlgorithmSpec) -> Iterator[Trap]:
+    from kaapana_nb.ship.segmentation_preflight import is_known_anatomy  # slow to import, for masks alone
+
     chain = chain_for(algorithm)
     if algorithm.options.memory_mib is None:
         yield Trap(

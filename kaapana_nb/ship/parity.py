@@ -15,7 +15,7 @@ from kaapana_nb.files import write_atomic
 from kaapana_nb.ship.build import BuiltImage
 from kaapana_nb.ship.chart_files import chart_files
 from kaapana_nb.ship.compare import BATCH_LEVEL, ParityReport
-from kaapana_nb.ship.export import RECORD_FILE
+from kaapana_nb.ship.record import RECORD_FILE
 from kaapana_nb.ship.verify import Exported, limit_mib
 from kaapana_nb.work.notebook import NotebookSpec
 

@@ -26,7 +26,7 @@ from kaapana_nb.ship.build import BuiltImage
 from kaapana_nb.ship.compare import ElementParity, ParityReport, compare_results
 from kaapana_nb.ship.compare_files import Tolerance
 from kaapana_nb.ship.dag_files import PARALLEL, RUNNER_MIB
-from kaapana_nb.ship.export import RECORD_FILE
+from kaapana_nb.ship.record import RECORD_FILE
 from kaapana_nb.ship.segmentation_preflight import mask_problems
 from kaapana_nb.work.execute import environment_for
 from kaapana_nb.work.notebook import AlgorithmSpec, NotebookSpec

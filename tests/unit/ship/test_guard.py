@@ -13,8 +13,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from kaapana_nb.contract.profiles import profile
 from kaapana_nb.data.batch import Batch
 from kaapana_nb.errors import PrivacyError
-from kaapana_nb.ship.export import allowed_of, export_notebook, write_extension
-from kaapana_nb.ship.guard import guard, guard_context
+from kaapana_nb.ship.context_guard import guard_context
+from kaapana_nb.ship.export import export_notebook, write_extension
+from kaapana_nb.ship.guard import guard
 
 ALGORITHM = """
 from kaapana_nb import Batch, BatchElement, algorithm, run
@@ -74,11 +75,10 @@ def test_what_was_looked_at_may_leave(sample_run: Path, tmp_path: Path) -> None:
     guarded = guard(extension, batch=batch, allowed=fingerprints, notebook=path)
     write_extension(replace(extension, allowed=guarded.fingerprints), tmp_path / "out")
     context = tmp_path / "out" / "processing-containers" / "my-count"
-    recorded = allowed_of(tmp_path / "out")
-    guard_context(tmp_path / "out", context, batch=batch, allowed=recorded)
+    guard_context(tmp_path / "out", context, batch=batch)
     (context / "files" / "my_count.ipynb").write_text(f"edited: seen in {name}")
     with pytest.raises(PrivacyError):
-        guard_context(tmp_path / "out", context, batch=batch, allowed=recorded)
+        guard_context(tmp_path / "out", context, batch=batch)
     assert len(guarded.allowed) == len(fingerprints) >= 1
     assert name not in "".join(guarded.lines())
 
@@ -106,6 +106,10 @@ def test_an_allowed_secret_is_allowed_at_the_build_without_the_batch(sample_run:
     guarded = guard(extension, batch=batch, allowed=allowed)
     write_extension(replace(extension, allowed=guarded.fingerprints), tmp_path / "out")
     context = tmp_path / "out" / "processing-containers" / "my-count"
-    guard_context(tmp_path / "out", context, batch=None, allowed=allowed_of(tmp_path / "out"))
+    guard_context(tmp_path / "out", context, batch=None)
+    program = context / "files" / "my_count.ipynb"
+    program.write_text(program.read_text() + "\n")  # edited, so searched again: what was allowed still is
+    guard_context(tmp_path / "out", context, batch=None)
+    (tmp_path / "out" / "export.json").unlink()
     with pytest.raises(PrivacyError):
-        guard_context(tmp_path / "out", context, batch=None, allowed=frozenset())
+        guard_context(tmp_path / "out", context, batch=None)
