@@ -123,7 +123,8 @@ def handle(args: argparse.Namespace) -> int:
     if args.jobs is not None and args.jobs < 1:
         raise UsageError(f"--jobs is {args.jobs}; a whole number from 1 on was expected.", "Leave --jobs out.")
     output_name = algorithm.name if args.out is None else option_name("--out", args.out)
-    batch = open_batch(args.batch, args.input_name, output_name)
+    input_name = args.input_name or algorithm.options.input_operator
+    batch = open_batch(args.batch, input_name, output_name)
     check_writable(batch)
     warn_of_unusable(batch, algorithm)
     remove_output(batch)
@@ -134,8 +135,9 @@ def handle(args: argparse.Namespace) -> int:
         batch.run_dir,
         batch.batch_dir.name,
         output_name=batch.output_name,
-        input_name=args.input_name,
+        input_name=batch.input_name,
         parameters=parameters,
+        spec=spec,
         base=base,
     )
     result = execute(args.notebook, environ, log=lambda line: print(line, file=sys.stderr, flush=True))

@@ -151,6 +151,7 @@ def _run_here(exported: Exported, run: Path, batch: Batch, parameters: Mapping[s
         output_name=exported.name,
         input_name=_input_name(batch),
         parameters=parameters,
+        spec=NotebookSpec.read(exported.program),
         base={**os.environ, "KAAPANA_NB_PROGRESS": "log"},
     )
     words = ["-m", "kaapana_nb", "execute"] if exported.runner else ["-u"]

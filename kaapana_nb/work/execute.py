@@ -74,13 +74,17 @@ def environment_for(
     output_name: str,
     input_name: str | None = None,
     parameters: Mapping[str, str] | None = None,
+    spec: NotebookSpec | None = None,
     base: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """The environment in which the platform would start an operator on this run.
 
-    `parameters` are form values by parameter name; `base` (default: this process's environment) gives the rest.
+    `parameters` are form values by parameter name; `base` (default: this process's environment) gives the rest, except
+    variables that the parameters of `spec` would take for form values: a user's shell is no form.
     """
-    values = {key: value for key, value in (os.environ if base is None else base).items() if key not in _OWN_VARIABLES}
+    names = [*_parameter_names(spec)] if spec else []
+    left_out = {*_OWN_VARIABLES, *(name.upper() for name in names)}
+    values = {key: value for key, value in (os.environ if base is None else base).items() if key not in left_out}
     values[WORKFLOW_DIR] = str(run_dir)
     values[BATCH_NAME] = batch_name
     values[OPERATOR_OUT_DIR] = output_name
@@ -104,7 +108,7 @@ def check_parameters(spec: NotebookSpec, parameters: Mapping[str, str]) -> None:
     for parameter in known:
         if parameter.name in parameters:
             parameter.parse(parameters[parameter.name])
-        elif parameter.required and not os.environ.get(parameter.variable):
+        elif parameter.required:
             raise ParameterError(
                 f"Parameter {parameter.name} has no value and no default.",
                 f"Pass it: -p {parameter.name}=VALUE ({parameter.allowed}).",
@@ -112,7 +116,7 @@ def check_parameters(spec: NotebookSpec, parameters: Mapping[str, str]) -> None:
 
 
 def execute(path: Path, environ: Mapping[str, str], *, log: Callable[[str], None]) -> Execution:
-    """Execute a notebook with papermill, as a container of the platform does.
+    """Execute a notebook with papermill, as a container of the platform does. `environ` is its whole environment.
 
     Cells tagged ``explore`` are left out. The executed notebook is saved after each cell in
     ``<run>/<operator out dir>/``, also when a cell fails. A variable of the cell tagged ``parameters`` is set
@@ -159,7 +163,7 @@ def run_script(path: Path, environ: Mapping[str, str]) -> None:
     before, search = dict(os.environ), list(sys.path)
     sys.modules[module.__name__] = module
     cloudpickle.register_pickle_by_value(module)
-    os.environ.update(environ)
+    _replace_environ(environ)
     sys.path.insert(0, str(path.absolute().parent))
     try:
         exec(compile(path.read_bytes(), module.__file__, "exec"), module.__dict__)  # noqa: S102 - what we are for
@@ -178,8 +182,7 @@ def run_script(path: Path, environ: Mapping[str, str]) -> None:
         cloudpickle.unregister_pickle_by_value(module)
         del sys.modules[module.__name__]
         sys.path[:] = search
-        os.environ.clear()
-        os.environ.update(before)
+        _replace_environ(before)
 
 
 def execute_notebook(notebook: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> None:
@@ -210,6 +213,11 @@ def remove_output(batch: Batch) -> None:
             raise BatchError(f"{directory} is a link; a directory was expected.", "Remove the link.")
         if directory.is_dir():
             shutil.rmtree(directory)
+
+
+def _parameter_names(spec: NotebookSpec) -> Iterator[str]:
+    yield from (parameter.name for parameter in _parameters(spec))
+    yield from spec.variables
 
 
 def _parameters(spec: NotebookSpec) -> tuple[Any, ...]:
@@ -307,7 +315,7 @@ def _kernel_environment(environ: Mapping[str, str]) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=prefix, dir=temporary, ignore_cleanup_errors=True) as name:
         directory = Path(name)
         (directory / "scratch").mkdir()
-        os.environ.update(environ)
+        _replace_environ(environ)
         os.environ.update(
             JUPYTER_RUNTIME_DIR=name,
             IPYTHONDIR=f"{name}/ipython",
@@ -322,8 +330,14 @@ def _kernel_environment(environ: Mapping[str, str]) -> Iterator[Path]:
         try:
             yield directory
         finally:
-            os.environ.clear()
-            os.environ.update(before)
+            _replace_environ(before)
+
+
+def _replace_environ(values: Mapping[str, str]) -> None:
+    """Make `values`, which may be ``os.environ`` itself, this process's whole environment."""
+    values = dict(values)
+    os.environ.clear()
+    os.environ.update(values)
 
 
 def _short_directory() -> Path:

@@ -192,6 +192,27 @@ def test_json_is_json_whatever_the_notebook_prints(call: Call, batch: Path, tmp_
     assert result.stderr.count("a worker prints") == 2
 
 
+SHOWS = """
+from kaapana_nb import Batch, BatchElement, algorithm, run
+
+@algorithm
+def shows(element: BatchElement, *, level: int = 1) -> dict:
+    return {"level": level, "files": len(element.files())}
+
+run(shows, Batch.from_environ())
+"""
+
+
+def test_a_shell_is_no_form_and_a_batch_names_its_own_input(call: Call, batch: Path, tmp_path: Path) -> None:
+    for series in (batch / "batch").iterdir():
+        (series / "get-input-data").rename(series / "initial-input")
+    result = call("run", notebook(tmp_path, SHOWS), "--batch", batch, "--json", env={"LEVEL": "7"})
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["parameters"] == {"level": 1}
+    result = call("run", notebook(tmp_path, SHOWS), "--batch", batch, "--json", "-p", "level=3", env={"LEVEL": "7"})
+    assert json.loads(result.stdout)["parameters"] == {"level": 3}
+
+
 def test_an_execution_leaves_nothing_in_the_temporary_directory(call: Call, batch: Path, tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="k") as name:
         scratch = Path(name)
