@@ -15,7 +15,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from kaapana_nb.clients.containers import find_runner
+from kaapana_nb.clients.containers import Mount, find_runner
 from kaapana_nb.contract.profiles import profile
 from kaapana_nb.data.batch import Batch
 from kaapana_nb.emulator.registry import LocalRegistry
@@ -214,3 +214,24 @@ def test_a_script_with_its_own_loop_is_verified_too(machine: Settings, small: Ba
         step=quiet,  # type: ignore[arg-type]
     )
     assert [row.output for row in shipped.parity.elements] == [f"{element.name}.json" for element in small]
+
+
+def test_a_container_ends_with_the_platforms_codes(machine: Settings, small: Batch, tmp_path: Path) -> None:
+    write_extension(export_notebook(ROOT / "notebooks" / "otsus_method.ipynb", profile()), tmp_path / "export")
+    image = build_image(read_export(tmp_path / "export").context, settings=machine)
+    runner = find_runner(machine, lambda _: None)
+    empty = tmp_path / "empty"
+    (empty / "batch").mkdir(parents=True)
+    for path in small[1].files():
+        path.write_bytes(b"no DICOM")
+    codes = []
+    for run in (empty, small.run_dir):
+        for path in [run, *run.rglob("*")]:
+            path.chmod(0o777 if path.is_dir() else 0o666)
+        mount = Mount(source=run, target="/kaapana/mounted/data/r", read_only=False)
+        environ = {"WORKFLOW_DIR": "/kaapana/mounted/data/r", "BATCH_NAME": "batch", "OPERATOR_OUT_DIR": "out"}
+        result = runner.run(image.layout, environ=environ, mounts=[mount], timeout_s=200, log=lambda _: None)
+        codes.append(result.exit_code)
+    assert codes == [126, 1]
+    assert (small[0].element_dir / "out" / f"{small[0].name}.nrrd").is_file()
+    assert not (small[1].element_dir / "out" / f"{small[1].name}.nrrd").exists()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import jsonschema
 import nbformat
 import numpy as np
 import pytest
@@ -134,6 +135,69 @@ def test_the_task_api_gets_the_same_parameters(tmp_path: Path) -> None:
     assert template["command"][-4:] == ["--input", "/home/kaapana/input", "--output", "/home/kaapana/output"]
     for key in ("identifier", "description", "inputs", "outputs", "env"):
         assert key in template
+
+
+TEXT = {"type": "string"}
+MOUNT = {
+    "type": "object",
+    "required": ["name", "mounted_path"],
+    "additionalProperties": False,
+    "properties": {
+        "name": TEXT,
+        "mounted_path": TEXT,
+        "description": TEXT,
+        "scale_rule": {
+            "type": "object",
+            "properties": {
+                "scale_factor": {"type": "integer"},
+                "type": {"enum": ["limit", "request"]},
+                "mode": {"enum": ["sum", "max_file_size", "max_item_sum"]},
+            },
+        },
+    },
+}
+VARIABLE = {
+    "type": "object",
+    "required": ["name", "value"],
+    "additionalProperties": False,
+    "properties": {"name": TEXT, "value": TEXT, "choices": {"type": "array", "items": TEXT}, "description": TEXT},
+}
+RESOURCES = {"type": "object", "properties": {"limits": {"type": "object"}, "requests": {"type": "object"}}}
+TASK_API = {
+    "type": "object",
+    "required": ["name", "description", "api_version", "templates"],
+    "additionalProperties": False,
+    "properties": {
+        "name": TEXT,
+        "description": TEXT,
+        "api_version": {"const": 1},
+        "templates": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["identifier", "description", "inputs", "outputs", "env"],
+                "additionalProperties": False,
+                "properties": {
+                    "identifier": TEXT,
+                    "description": TEXT,
+                    "inputs": {"type": "array", "items": MOUNT},
+                    "outputs": {"type": "array", "items": MOUNT},
+                    "env": {"type": "array", "items": VARIABLE},
+                    "command": {"type": "array", "items": TEXT},
+                    "resources": RESOURCES,
+                },
+            },
+        },
+    },
+}
+"""The Task API of Kaapana 0.6 (the contract, section 4)."""
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_the_tutorials_descriptions_are_valid(notebook: Path) -> None:
+    files = export_notebook(notebook, profile("0.6")).files
+    (data,) = (data for name, data in files.items() if name.endswith("/processing-container.json"))
+    jsonschema.validate(json.loads(data), TASK_API)
 
 
 def mask_batch(sample_run: Path, tmp_path: Path, change: object = None) -> Batch:
