@@ -123,7 +123,7 @@ def handle(args: argparse.Namespace) -> int:
     if args.jobs is not None and args.jobs < 1:
         raise UsageError(f"--jobs is {args.jobs}; a whole number from 1 on was expected.", "Leave --jobs out.")
     output_name = algorithm.name if args.out is None else option_name("--out", args.out)
-    input_name = args.input_name or algorithm.options.input_operator
+    input_name = algorithm.options.input_operator if args.input_name is None else args.input_name
     batch = open_batch(args.batch, input_name, output_name)
     check_writable(batch)
     warn_of_unusable(batch, algorithm)
