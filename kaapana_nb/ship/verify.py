@@ -115,7 +115,10 @@ def verify_image(
         algorithm = NotebookSpec.read(exported.program).algorithm
         _check_masks(left, exported.name, batch, algorithm)
         memory_mib = limit_mib(algorithm)
-        log(f"running the container by {runner.name}" + (f", at most {memory_mib} MiB" if memory_mib else ""))
+        log(
+            f"running the container by {runner.name}"
+            + (f", at most {memory_mib} MiB" if memory_mib and runner.isolated else "")
+        )
         _run_container(exported, image, right, batch, profile, runner, parameters, memory_mib, log)
         declared = algorithm.options.tolerance if algorithm else {}
         tolerances = {suffix: Tolerance(absolute=bound) for suffix, bound in declared.items()}
