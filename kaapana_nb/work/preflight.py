@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kaapana_nb.data.batch import Batch, BatchElement
+from kaapana_nb.data.scan import IMAGE_SUFFIXES
 from kaapana_nb.errors import BatchError, KaapanaNbError
 
 _DICOM_INPUTS = ("Image", "SeriesVolume", "Dataset")
 """Input types of which a file that is no image of an earlier operator must be DICOM."""
-_OTHER_SUFFIXES = (".nrrd", ".nii", ".nii.gz", ".mha")
 
 
 def unusable_elements(batch: Batch, input_type: str) -> Iterator[tuple[str, KaapanaNbError]]:
@@ -46,7 +46,7 @@ def _check(element: BatchElement, input_type: str) -> None:
     files = element.files()
     if not input_type.rstrip("]'\"").endswith(_DICOM_INPUTS):
         return
-    if any(path.name.lower().endswith(_OTHER_SUFFIXES) for path in files):
+    if any(path.name.lower().endswith(IMAGE_SUFFIXES) for path in files):
         return
     if isinstance(read_header(files[0]), Unreadable):
         element.instances()  # raises when no other file is DICOM either
